@@ -1,0 +1,1 @@
+"""Membership inference on semantic segmentation: data, victims, attacks, metrics, pictures."""

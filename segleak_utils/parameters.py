@@ -1,0 +1,115 @@
+"""The parameters of the notebooks: typed, bounded, and with a clear error for anything else.
+
+Each notebook calls, right after its cell tagged ``parameters``::
+
+    p = parameters.check("01_victim_inference", preset=preset, seed=seed, …)
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+def _integer(low: int, high: int) -> object:
+    # strict: "3", 3.0 and True are mistakes here, not the number 3 or 1
+    return Annotated[int, Field(ge=low, le=high, strict=True)]
+
+
+VictimSeed = _integer(0, 1)
+Setting = Literal["dependent", "independent"]
+
+
+class Common(BaseModel):
+    """What every notebook has. ``data_root`` is seen from notebooks/, where notebooks run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    preset: Literal["quick", "full"] = "quick"
+    seed: _integer(0, 2**32 - 1) = 0
+    data_root: Path = Path("../data")
+
+
+class StartHere(Common):
+    """00_start_here"""
+
+    victim_seed: VictimSeed = 0
+    n_nonmembers: _integer(50, 5000) = 500
+
+
+class VictimInference(Common):
+    """01_victim_inference; ``example`` is the index of the scene that is looked at."""
+
+    victim_seed: VictimSeed = 0
+    example: _integer(0, 100_000) = 0
+
+
+class StructuredLossMap(Common):
+    """02_structured_loss_map"""
+
+    victim_seed: VictimSeed = 0
+    n_nonmembers: _integer(50, 5000) = 1000
+
+
+class AttackTraining(Common):
+    """03_attack_training; ``patch`` is the side in pixels, ``live_members`` is for the live run."""
+
+    setting: Setting = "dependent"
+    patch: _integer(16, 128) = 90
+    n_patches: _integer(1, 64) = 6
+    epochs: _integer(1, 50) = 5
+    live_members: _integer(20, 2000) = 100
+
+
+class RocAnalysis(Common):
+    """05_roc_analysis"""
+
+    victim_seed: VictimSeed = 0
+    setting: Setting = "dependent"
+    n_patches: _integer(1, 64) = 6
+    n_boot: _integer(200, 20_000) = 2000
+
+
+MODELS: dict[str, type[Common]] = {
+    "00_start_here": StartHere,
+    "01_victim_inference": VictimInference,
+    "02_structured_loss_map": StructuredLossMap,
+    "03_attack_training": AttackTraining,
+    "05_roc_analysis": RocAnalysis,
+}
+
+
+def suggestion(name: str, known: list[str]) -> str:
+    """Return `` (did you mean …?)`` if a known name is close to `name`, else an empty string."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _explain(problem: dict, known: list[str]) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown parameter {name}{suggestion(name, known)}"
+    expected = problem["msg"].removeprefix("Input should be ")
+    return f"parameter {name} is {problem['input']!r}, expected {expected}"
+
+
+def check(notebook: str, **values: object) -> Common:
+    """Return the validated parameters of a notebook, as a frozen object.
+
+    Raises ValueError naming each wrong parameter, what was found, what is expected and, for an
+    unknown name, the known ones.
+    """
+    if notebook not in MODELS:
+        raise ValueError(
+            f"unknown notebook {notebook!r}{suggestion(notebook, list(MODELS))}; "
+            f"known: {', '.join(MODELS)}"
+        )
+    model = MODELS[notebook]
+    known = list(model.model_fields)
+    try:
+        return model(**values)
+    except ValidationError as error:
+        problems = "; ".join(_explain(problem, known) for problem in error.errors())
+    raise ValueError(f"{notebook}: {problems}. Known parameters: {', '.join(known)}")

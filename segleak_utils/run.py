@@ -1,0 +1,337 @@
+"""One command for everything: it makes its own environment if need be, then runs, tests or opens.
+
+    python3 -m segleak_utils.run            run all notebooks, print the table
+    python3 -m segleak_utils.run test       ruff and the tests
+    python3 -m segleak_utils.run lab        open JupyterLab
+    python3 -m segleak_utils.run weights    retrain what is shipped in weights/
+    python3 -m segleak_utils.run camvid --root DIR
+
+Only the standard library is imported at module level, and the syntax is kept old, so that a bare
+Python can start this file and an outdated one still says what is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import importlib
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+STAMP = "segleak.stamp"
+INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+RELAUNCHED = "SEGLEAK_RELAUNCHED"
+
+
+def check_python(version: tuple[int, ...]) -> None:
+    """Raise SystemExit for a Python that the packages do not support."""
+    found = ".".join(str(part) for part in version[:3])
+    if version < (3, 11):
+        raise SystemExit(f"segleak needs Python 3.11 or newer; this is Python {found}.")
+    if version >= (3, 15) or version[:3] == (3, 14, 1):
+        raise SystemExit(
+            f"This is Python {found}, for which some packages have no release that was tested: "
+            "use Python 3.11, 3.12, 3.13 or 3.14 (not 3.14.1)."
+        )
+
+
+def requirements(root: Path = ROOT) -> list[str]:
+    """Return the dependency list of pyproject.toml, e.g. ``["torch>=2.9,<2.16", …]``."""
+    import tomllib
+
+    path = root / "pyproject.toml"
+    if not path.is_file():
+        raise SystemExit(f"{path} is missing: run segleak from a checkout of its repository.")
+    return tomllib.loads(path.read_text(encoding="utf-8"))["project"]["dependencies"]
+
+
+def unmet(wanted: list[str]) -> list[str]:
+    """Say which requirements the running interpreter does not meet; empty if it meets them all."""
+    from importlib import metadata
+
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:  # then only presence is checked; packaging itself is on the list
+        Requirement = None
+    problems = []
+    for text in wanted:
+        name = re.split(r"[^A-Za-z0-9._-]", text, maxsplit=1)[0]
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            problems.append(f"{name} is not installed")
+            continue
+        if Requirement and not Requirement(text).specifier.contains(version, prereleases=True):
+            problems.append(f"{name} {version} is outside {text}")
+    return problems
+
+
+def torch_pair_broken() -> str:
+    """Return why torchvision does not import beside the installed torch, or an empty string.
+
+    The metadata of a CPU-only torch and an ordinary torchvision agree, yet the import fails.
+    """
+    try:
+        importlib.import_module("torchvision")
+    except Exception as error:
+        return f"torchvision does not import beside the installed torch ({error})"
+    return ""
+
+
+def venv_python(folder: Path) -> Path:
+    """Return the interpreter inside a virtual environment."""
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def relay(command: list[object], env: dict[str, str] | None = None) -> int:
+    """Run a command that shares this terminal and return its exit code.
+
+    Ctrl-C reaches the command by itself, so here it only means: wait for it to clean up. A command
+    that then ends in failure counts as interrupted, whatever its own code (pip's is 1).
+    """
+    process = subprocess.Popen([str(part) for part in command], env=env)
+    if os.name == "posix":
+        previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    patience, interrupted = None, False
+    try:
+        while True:
+            try:
+                code = process.wait(patience)
+                if code and interrupted:
+                    return INTERRUPTED
+                return code if code >= 0 else 128 - code  # died of signal N: 128 + N, as shells do
+            except KeyboardInterrupt:
+                interrupted = True
+                # Without a terminal the signal may have come to this process alone: pass it on.
+                patience = None if sys.stdin and sys.stdin.isatty() else 2.0
+            except subprocess.TimeoutExpired:
+                first = os.name == "posix" and patience == 2.0
+                process.send_signal(signal.SIGINT if first else signal.SIGTERM)
+                patience = 10.0 if first else None
+    finally:
+        if os.name == "posix":
+            signal.signal(signal.SIGTERM, previous)
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """Return os.environ with the checkout first on PYTHONPATH, UTF-8 output, and `extra`."""
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    path = os.pathsep.join(part for part in paths if part)
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", **extra}
+
+
+def _exits_well(python: Path, code: str) -> bool:
+    return not subprocess.call([str(python), "-c", code], stderr=subprocess.DEVNULL)
+
+
+def make_venv(folder: Path = VENV, root: Path = ROOT) -> Path:
+    """Make (or bring up to date) the virtual environment of the checkout; return its interpreter.
+
+    A stamp, written last, holds the hash of what was installed: an interrupted or an outdated
+    installation is done again, pip keeps what is already right.
+    """
+    python = venv_python(folder)
+    sources = [root / "pyproject.toml", root / "constraints.txt"]
+    wanted = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    stamp = folder / STAMP
+    runs, has_pip = (python.exists() and _exits_well(python, code) for code in ("", "import pip"))
+    if has_pip and stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
+        return python
+    print(
+        f"segleak: making {folder} and installing the packages, once: about 6 GB on Linux x86_64 "
+        "(less elsewhere), a few minutes.",
+        flush=True,
+    )
+    if not has_pip:
+        if importlib.util.find_spec("ensurepip") is None:
+            raise SystemExit(
+                "This Python cannot make virtual environments (its module ensurepip is missing). "
+                "On Debian and Ubuntu: sudo apt install python3-venv, then run the same line again."
+            )
+        venv.EnvBuilder(with_pip=True, clear=not runs, symlinks=os.name != "nt").create(folder)
+    stamp.unlink(missing_ok=True)
+    what = ["--constraint", root / "constraints.txt", "--editable", root]
+    code = relay(
+        [python, "-m", "pip", "install", "--disable-pip-version-check", *what],
+        env={**os.environ, "PIP_USER": "0"},  # a --user default of the user's fails in .venv
+    )
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if code:
+        raise SystemExit(
+            f"pip could not install the packages (exit code {code}, its reason is above). "
+            "Mend that, then run the same line again: it goes on from there."
+        )
+    stamp.write_text(wanted, encoding="utf-8")
+    return python
+
+
+def bootstrap(arguments: list[str]) -> int | None:
+    """Return None if this interpreter has all packages, else run the same command in .venv.
+
+    In the second case the exit code of that run is returned.
+    """
+    relaunched = os.environ.pop(RELAUNCHED, None)
+    problems = unmet(requirements())
+    at_home = Path(sys.prefix).resolve() == VENV.resolve()
+    if not problems and not at_home:
+        problems = [problem for problem in [torch_pair_broken()] if problem]
+    if not problems:
+        return None
+    if relaunched:
+        raise SystemExit(
+            f"{VENV} was installed, yet packages are missing: {'; '.join(problems)}. "
+            "Delete that folder and run the same line again."
+        )
+    python = make_venv()
+    command = [python, "-m", "segleak_utils.run", *arguments]
+    return relay(command, env=child_environment(**{RELAUNCHED: "1"}))
+
+
+def parse_override(text: str) -> tuple[str, object]:
+    """Split ``NAME=VALUE``; a VALUE that is a Python (or JSON) literal becomes that literal."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE")
+    words = {"true": True, "false": False, "null": None}
+    if value.lower() in words:
+        return name, words[value.lower()]
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the command line."""
+    top = argparse.ArgumentParser(
+        prog="python3 -m segleak_utils.run",
+        description="Without a command: run all notebooks, results in build/, and print the table.",
+    )
+    top.add_argument("--no-install", action="store_true", help="use this Python as it is")
+    top.add_argument("--preset", choices=["quick", "full"], help="size of the notebooks' run")
+    top.add_argument("--only", metavar="02,03", help="run only the notebooks with these numbers")
+    top.add_argument(
+        "-p",
+        dest="overrides",
+        metavar="NAME=VALUE",
+        action="append",
+        type=parse_override,
+        default=[],
+        help="a parameter, for every notebook that has it; repeatable",
+    )
+    top.add_argument("--cell-timeout", type=int, default=3600, metavar="SECONDS")
+    top.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help=argparse.SUPPRESS)
+    top.add_argument("--build", type=Path, default=ROOT / "build", help=argparse.SUPPRESS)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("test", help="ruff and the tests; further arguments go to pytest")
+    commands.add_parser("lab", help="open JupyterLab; further arguments go to it")
+    weights = commands.add_parser("weights", help="train again what is shipped in weights/")
+    weights.add_argument("--force", action="store_true", help="also what is there already")
+    camvid = commands.add_parser("camvid", help="run the same chain on a CamVid folder")
+    camvid.add_argument("--root", type=Path, required=True, metavar="DIR")
+    for command in (weights, camvid):  # SUPPRESS: do not overwrite a --preset given before
+        command.add_argument("--preset", choices=["quick", "full"], default=argparse.SUPPRESS)
+    return top
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Parse the command line; ``rest`` is what `test` and `lab` pass on."""
+    top = parser()
+    options, options.rest = top.parse_known_args(arguments)
+    if options.rest and options.command not in ("test", "lab"):
+        top.error(f"unrecognized arguments: {' '.join(options.rest)}")
+    return options
+
+
+def run_tests(rest: list[str]) -> int:
+    """Run ruff and pytest; return the worst exit code. pytest's last line is printed last."""
+    os.chdir(ROOT)
+    commands = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["pytest", *rest]]
+    codes = []
+    for command in commands:
+        print("segleak:", *command, flush=True)
+        codes.append(relay([sys.executable, "-m", *command], env=child_environment()))
+        if codes[-1] == INTERRUPTED:
+            break
+        if codes[-1] and command[0] == "ruff":
+            print("segleak: ruff complains, this run will fail.", flush=True)
+    return max(codes)
+
+
+def notebooks(options: argparse.Namespace) -> int:
+    """Run the notebooks headlessly and print the table."""
+    from segleak_utils import execution
+
+    overrides = dict(options.overrides)
+    if options.preset:
+        overrides["preset"] = options.preset
+    only = tuple(part.strip() for part in (options.only or "").split(",") if part.strip())
+    try:
+        execution.run_notebooks(
+            options.notebooks,
+            options.build,
+            only=only,
+            overrides=overrides,
+            cell_timeout=options.cell_timeout,
+        )
+    except (execution.NotebookError, ValueError, FileNotFoundError) as error:
+        print(f"segleak: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def dispatch(options: argparse.Namespace) -> int:
+    """Run the chosen command in this interpreter, which has all packages; return its exit code."""
+    if options.command == "test":
+        return run_tests(options.rest)
+    if options.command == "lab":
+        from segleak_utils import execution
+
+        command = [sys.executable, "-m", "jupyterlab"]
+        command.append(f"--ServerApp.root_dir={options.notebooks}")
+        kernels = execution.kernel_environment(options.build)
+        return relay([*command, *options.rest], env={**child_environment(), **kernels})
+    if options.command in ("weights", "camvid"):
+        from segleak_utils import experiment
+
+        preset = options.preset or "full"
+        try:
+            if options.command == "weights":
+                experiment.train_weights(preset=preset, force=options.force)
+            else:
+                experiment.camvid_experiment(options.root, preset=preset)
+        except (ValueError, FileNotFoundError) as error:
+            print(f"segleak: {error}", file=sys.stderr)
+            return 1
+        return 0
+    return notebooks(options)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line, see to the packages, run the command; return the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):  # a Windows console may know no "…"
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    check_python(tuple(sys.version_info[:3]))
+    options = parse(arguments)
+    try:
+        code = None if options.no_install else bootstrap(arguments)
+        return dispatch(options) if code is None else code
+    except KeyboardInterrupt:
+        print("\nsegleak: stopped. The same line starts again.", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

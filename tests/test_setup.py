@@ -1,0 +1,114 @@
+"""The lists that must agree: pyproject, environment.yml, constraints, README, .ci/run."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+DEPENDENCIES = [Requirement(text) for text in PYPROJECT["project"]["dependencies"]]
+
+
+def pins():
+    """The lines of constraints.txt that count on this interpreter, by canonical name."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    wanted = [pin for pin in wanted if pin.marker is None or pin.marker.evaluate()]
+    names = [canonicalize_name(pin.name) for pin in wanted]
+    assert len(names) == len(set(names)), "a name is pinned twice"
+    return dict(zip(names, wanted, strict=True))
+
+
+@pytest.mark.parametrize("dependency", DEPENDENCIES, ids=lambda d: d.name)
+def test_dependency_is_bounded_and_pinned_within_its_bounds(dependency):
+    operators = {part.operator for part in dependency.specifier}
+    assert operators == {">=", "<"}
+    pin = pins()[canonicalize_name(dependency.name)]
+    (version,) = pin.specifier
+    assert version.operator == "=="
+    assert dependency.specifier.contains(version.version)
+
+
+def test_environment_yml_agrees_with_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    (pip,) = [part["pip"] for part in environment["dependencies"] if isinstance(part, dict)]
+    listed = [Requirement(line) for line in pip if not line.startswith("-")]
+    assert {d.name: d.specifier for d in listed} == {d.name: d.specifier for d in DEPENDENCIES}
+    assert len(listed) == len(DEPENDENCIES)
+    assert {"-c constraints.txt", "-e ."} <= set(pip)
+    assert f"python{PYPROJECT['project']['requires-python']}" in environment["dependencies"]
+
+
+def test_constraints_hold_names_and_public_versions_only():
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            assert re.fullmatch(
+                r"[a-z0-9-]+==[0-9.]+( ; python_full_version [<>=]+ \"[\d.]+\")?", line
+            )
+    assert not re.search(r"^(nvidia|cuda|triton)", text, re.MULTILINE)
+
+
+def test_torch_and_torchvision_are_released_for_each_other():
+    from importlib import metadata
+
+    needed = {
+        Requirement(text).name: Requirement(text) for text in metadata.requires("torchvision")
+    }
+    assert needed["torch"].specifier.contains(Version(metadata.version("torch")).public)
+
+
+def test_package_has_no_other_third_party_imports():
+    """What segleak_utils imports is listed; a package that is merely dragged in may vanish."""
+    modules = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}
+    listed = {canonicalize_name(d.name) for d in DEPENDENCIES}
+    for path in (ROOT / "segleak_utils").glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            for top in {name.split(".")[0] for name in names}:
+                if top not in sys.stdlib_module_names and top != "segleak_utils":
+                    assert canonicalize_name(modules.get(top, top)) in listed, f"{path.name}: {top}"
+
+
+def block(heading):
+    """The one fenced block of a README section."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", readme, re.DOTALL | re.MULTILINE)
+    (found,) = re.findall(r"^```\w*\n(.*?)^```$", section[1], re.DOTALL | re.MULTILINE)
+    return found.strip()
+
+
+def test_readme_blocks_are_one_line_and_ci_runs_the_test_line():
+    assert block("Run it") == "python3 -m segleak_utils.run"
+    assert block("Open it") == "python3 -m segleak_utils.run lab"
+    line = block("Test it")
+    assert "\n" not in line
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert [part for part in script if "segleak_utils" in part] == [line]
+    assert "set -euo pipefail" in script
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no executable bit")
+def test_ci_script_is_executable_and_parses():
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], check=True)
+
+
+def test_readme_names_the_notebooks_that_have_parameters():
+    from segleak_utils.parameters import MODELS
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\d\d_\w+)` \|", readme, re.MULTILINE) == list(MODELS)
