@@ -1,0 +1,268 @@
+"""How fast the costly steps are, against the plain way of doing each, on the same inputs.
+
+    python benchmarks/benchmark.py [--only scenes representations patches] [--repeats 5]
+
+Every pair is first checked to give the same result, then timed in turns (A B A B ...), so that a
+machine that slows down slows both; the table shows medians over the turns. Run it on an idle
+machine: torch's threads wait for each other, so a busy core costs them far more than it costs the
+plain loops, which use one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from segleak_utils import representations
+from segleak_utils.synthstreets import CLASSES, render_scene
+
+N_CLASSES = len(CLASSES)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: two ways to do the same work, in units a second."""
+
+    step: str
+    unit: str
+    fast: str
+    fast_rate: float
+    plain: str
+    plain_rate: float
+
+
+def seconds(*ways: Callable[[], object], repeats: int) -> list[float]:
+    """Median seconds of one call of each way, in turns; a turn calls a way for 50 ms or more."""
+    taken: list[list[float]] = [[] for _ in ways]
+    for _ in range(repeats):
+        for way, times in zip(ways, taken, strict=True):
+            calls, start = 0, time.perf_counter()
+            while calls == 0 or time.perf_counter() - start < 0.05:
+                way()
+                calls += 1
+            times.append((time.perf_counter() - start) / calls)
+    return [statistics.median(times) for times in taken]
+
+
+# ---- scenes --------------------------------------------------------------------------------------
+
+
+def scenes_rows(repeats: int, n_scenes: int) -> list[Row]:
+    """Rendering a set from nothing, the start of the worker processes included."""
+    from segleak_utils import data
+
+    def render(workers: int | None) -> torch.Tensor:
+        with tempfile.TemporaryDirectory() as root:  # a new one, or the cache would answer
+            scenes = data.synthstreets(
+                "harbour", 0, 0, n_scenes, root=root, workers=workers, progress=False
+            )
+            return torch.stack([scenes[i][0] for i in (0, n_scenes - 1)])
+
+    assert torch.equal(render(None), render(1)), "workers change the pictures"
+    all_cores, one = seconds(lambda: render(None), lambda: render(1), repeats=repeats)
+    names = (f"{os.cpu_count()} cores", "1 core")
+    return [
+        Row("render scenes", "scenes/s", names[0], n_scenes / all_cores, names[1], n_scenes / one)
+    ]
+
+
+# ---- representations -----------------------------------------------------------------------------
+
+
+def posterior_batch(n_images: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Masks of rendered scenes, and posteriors that mostly, not always, agree with them."""
+    masks = np.stack([render_scene("harbour", 0, i)[1] for i in range(n_images)])
+    mask = torch.from_numpy(masks.astype(np.int64))
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(n_images, N_CLASSES, *mask.shape[1:], generator=generator)
+    label = representations.one_hot(mask, N_CLASSES)
+    return (2 * noise + 4 * label).softmax(1), mask
+
+
+def plain_loss_map(posterior: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Class by class on whole planes, in the order of steps of the paper's public code."""
+    loss = np.zeros((1, *mask.shape), np.float32)
+    for label in range(N_CLASSES):
+        here = mask == label
+        plane = posterior[label] * here
+        plane[plane < 1e-30] = 1e-30
+        loss[0, here] = -np.log(plane)[here]
+    return loss
+
+
+def plain_masked_loss_map(posterior: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Class by class, with everything done under the mask only: a careful port."""
+    loss = np.zeros((1, *mask.shape), np.float32)
+    for label in range(N_CLASSES):
+        here = mask == label
+        loss[0, here] = -np.log(np.maximum(posterior[label][here], 1e-30))
+    return loss
+
+
+def plain_argmax(posterior: np.ndarray) -> np.ndarray:
+    """Sort the classes of every pixel (as the public code does), then set winners by class."""
+    hot = np.zeros_like(posterior)
+    winner = np.argsort(posterior, axis=0)[-1]
+    for label in range(N_CLASSES):
+        hot[label, winner == label] = 1
+    return hot
+
+
+def plain_unsorted_argmax(posterior: np.ndarray) -> np.ndarray:
+    """The same with np.argmax instead of a sort: a careful port."""
+    hot = np.zeros_like(posterior)
+    winner = np.argmax(posterior, axis=0)
+    for label in range(N_CLASSES):
+        hot[label, winner == label] = 1
+    return hot
+
+
+def plain_concatenation(posterior: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The one-hot half class by class, behind the posterior."""
+    hot = np.zeros_like(posterior)
+    for label in range(N_CLASSES):
+        hot[label, mask == label] = 1
+    return np.concatenate([posterior, hot])
+
+
+def representations_rows(repeats: int, n_images: int) -> list[Row]:
+    posterior, mask = posterior_batch(n_images)
+    p, y = posterior.numpy(), mask.numpy()
+    pairs = list(zip(p, y, strict=True))
+    representations.check_posterior(posterior, mask)  # once, so the timed calls need not
+
+    def loss_map(check: bool) -> torch.Tensor:
+        return representations.structured_loss_map(posterior, mask, check=check)
+
+    def argmax(check: bool) -> torch.Tensor:
+        return representations.argmax_posterior(posterior, check=check)
+
+    def both(check: bool) -> torch.Tensor:
+        return representations.concatenation(posterior, mask, check=check)
+
+    all_threads = torch.get_num_threads()
+
+    def on(threads: int, step: Callable[[bool], torch.Tensor], check: bool = False) -> Callable:
+        def way() -> torch.Tensor:
+            torch.set_num_threads(threads)
+            return step(check)
+
+        return way
+
+    plain_ways = [
+        ("loss map", loss_map, "loop, whole planes", lambda p, y: plain_loss_map(p, y)),
+        ("loss map", loss_map, "loop, masked", lambda p, y: plain_masked_loss_map(p, y)),
+        ("argmax", argmax, "loop, argsort", lambda p, y: plain_argmax(p)),
+        ("argmax", argmax, "loop, np.argmax", lambda p, y: plain_unsorted_argmax(p)),
+        ("concatenation", both, "loop", lambda p, y: plain_concatenation(p, y)),
+    ]
+    rows = []
+    for step, ours, name, one_image in plain_ways:
+        expected = np.stack([one_image(*pair) for pair in pairs])
+        # The logarithms of the two libraries may differ in the last bit.
+        np.testing.assert_allclose(ours(True).numpy(), expected, rtol=1e-5, atol=1e-6)
+        ways = {
+            f"torch, {all_threads} threads": on(all_threads, ours),
+            "torch, 1 thread": on(1, ours),
+            f"torch, {all_threads} threads, checks": on(all_threads, ours, check=True),
+        }
+        loop = partial(lambda f: [f(*pair) for pair in pairs], one_image)
+        *taken, looped = seconds(*ways.values(), loop, repeats=repeats)
+        torch.set_num_threads(all_threads)
+        for way, time_taken in zip(ways, taken, strict=True):
+            rates = n_images / time_taken, n_images / looped
+            rows.append(Row(step, "images/s", way, rates[0], name, rates[1]))
+    return rows
+
+
+# ---- patches -------------------------------------------------------------------------------------
+
+
+def patches_rows(repeats: int, n_images: int) -> list[Row]:
+    """Scores of the same random patches, in one batch and one at a time."""
+    from segleak_utils import attacks
+
+    n_patches, patch = 6, 90
+    posterior, mask = posterior_batch(n_images)
+    maps = representations.labelled_loss_map(posterior, mask)
+    torch.manual_seed(0)
+    net = attacks.PatchNet("loss map + label", N_CLASSES).eval()
+
+    def score(batched: bool) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        with torch.inference_mode():
+            return attacks.patch_scores(net, maps, n_patches, patch, generator, batched=batched)
+
+    torch.testing.assert_close(score(True), score(False), rtol=1e-4, atol=1e-4)
+    together, alone = seconds(lambda: score(True), lambda: score(False), repeats=repeats)
+    work = n_images * n_patches
+    return [
+        Row("score patches", "patches/s", "batched", work / together, "one by one", work / alone)
+    ]
+
+
+# ---- table ---------------------------------------------------------------------------------------
+
+
+def table(rows: list[Row]) -> str:
+    head = ("step", "unit", "fast way", "rate", "plain way", "rate", "ratio")
+    cells = [
+        (
+            row.step,
+            row.unit,
+            row.fast,
+            f"{row.fast_rate:,.0f}",
+            row.plain,
+            f"{row.plain_rate:,.0f}",
+            f"{row.fast_rate / row.plain_rate:.1f}x",
+        )
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    lines = [
+        "  ".join(
+            text.rjust(width) if name in ("rate", "ratio") else text.ljust(width)
+            for text, width, name in zip(line, widths, head, strict=True)
+        )
+        for line in (head, tuple("-" * width for width in widths), *cells)
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    steps = ("scenes", "representations", "patches")
+    parser.add_argument("--only", nargs="+", choices=steps, default=steps)
+    parser.add_argument("--repeats", type=int, default=5, help="timed turns of each way")
+    parser.add_argument("--scenes", type=int, default=120, help="scenes to render in a turn")
+    parser.add_argument("--images", type=int, default=8, help="images in a batch")
+    arguments = parser.parse_args()
+
+    print(
+        f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads, Python "
+        f"{platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}; "
+        f"{N_CLASSES} x 128 x 256, {arguments.images} images a batch; median of "
+        f"{arguments.repeats} turns\n"
+    )
+    rows = []
+    if "scenes" in arguments.only:
+        rows += scenes_rows(arguments.repeats, arguments.scenes)
+    if "representations" in arguments.only:
+        rows += representations_rows(arguments.repeats, arguments.images)
+    if "patches" in arguments.only:
+        rows += patches_rows(arguments.repeats, arguments.images)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

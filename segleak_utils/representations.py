@@ -1,0 +1,356 @@
+"""What an attacker makes of a victim's posteriors: loss maps, concatenations, and scalars.
+
+Paper, section 3: He, Rahimian, Schiele, Fritz, "Segmentations-Leak: Membership Inference
+Attacks and Defenses in Semantic Image Segmentation", ECCV 2020, arXiv 1912.09685.
+
+Shapes, here and below: posterior is float [N, C, H, W] (softmax over dim 1), mask is integer
+[N, H, W] with labels 0..C-1 and 255 for void. float64 posteriors give float64 results, float16,
+bfloat16 and float32 ones give float32. Every function takes a batch and none loops over classes.
+
+`check=True` looks at the values (NaN, negative, rows that do not sum to one, foreign labels) and
+raises ValueError; it reads the posterior twice, so a hot loop over batches that were checked once
+may pass `check=False`. Shapes and dtypes are looked at always: that costs nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from segleak_utils.synthstreets import VOID  # 255
+
+# A probability of zero would give an infinite loss; the paper's public code stops at 1e-30.
+SMALLEST_PROBABILITY = 1e-30
+
+# After the argmax defence a wrong pixel weighs -log(1e-30) = 69.08 and a right one 0. A net trained
+# on losses of about 0..5 would saturate, so such maps are brought back to about 1 by this factor.
+LOSS_SCALE = 1 / 50
+
+_MASK_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
+_FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+# How far the sum over classes may be from one: bfloat16 keeps 8 bits, so rounding alone moves a
+# probability by up to 0.4 %.
+_SUM_TOLERANCE = {torch.bfloat16: 1e-2}
+_DEFAULT_SUM_TOLERANCE = 1e-3
+
+
+def check_posterior(
+    posterior: torch.Tensor, mask: torch.Tensor | None = None, n_classes: int | None = None
+) -> None:
+    """Raise ValueError unless `posterior` is a distribution over classes that fits `mask`.
+
+    posterior: float [N, C, H, W]. mask: integer [N, H, W] or None. n_classes: expected C or None.
+    Refused: another dtype or number of dimensions, an empty batch, C other than `n_classes`, NaN or
+    infinite or negative probabilities, a pixel whose sum differs from one by more than 1e-3 (1e-2
+    for bfloat16), a mask on another grid, a label outside 0..C-1 that is not 255.
+    """
+    _check_posterior_shape(posterior, n_classes)
+    _check_posterior_values(posterior)
+    if mask is not None:
+        _check_mask_shape(mask, posterior)
+        _check_labels(mask, posterior.shape[1])
+
+
+def structured_loss_map(
+    posterior: torch.Tensor, mask: torch.Tensor, *, check: bool = True
+) -> torch.Tensor:
+    """Cross-entropy of every pixel, -log max(p_y, 1e-30), as an image; void pixels are 0.
+
+    Returns float [N, 1, H, W], values 0..69.08 (nats). Paper, section 3.2.
+    Raises ValueError for what `check_posterior` refuses.
+    """
+    _check_pair(posterior, mask, check)
+    return _loss(posterior, mask)
+
+
+def concatenation(
+    posterior: torch.Tensor, mask: torch.Tensor, *, check: bool = True
+) -> torch.Tensor:
+    """Posterior, then the one-hot label; void pixels are all-zero in the one-hot half.
+
+    Returns float [N, 2C, H, W]. Paper, section 3.2.
+    Raises ValueError for what `check_posterior` refuses.
+    """
+    _check_pair(posterior, mask, check)
+    return _stack_one_hot(posterior, mask, posterior.shape[1])
+
+
+def labelled_loss_map(
+    posterior: torch.Tensor, mask: torch.Tensor, *, check: bool = True
+) -> torch.Tensor:
+    """Loss map, then the one-hot label: a loss means something else on a pole than on a road.
+
+    Returns float [N, 1 + C, H, W]; void pixels are zero in every channel.
+    Raises ValueError for what `check_posterior` refuses.
+    """
+    _check_pair(posterior, mask, check)
+    return _stack_one_hot(_loss(posterior, mask), mask, posterior.shape[1])
+
+
+def one_hot(mask: torch.Tensor, n_classes: int, *, check: bool = True) -> torch.Tensor:
+    """The mask as float32 [N, n_classes, H, W]; void pixels are all-zero.
+
+    Raises ValueError for a mask that is not integer [N, H, W] or holds a foreign label.
+    """
+    _check_mask_shape(mask)
+    if check:
+        _check_labels(mask, n_classes)
+    batch, height, width = mask.shape
+    nothing = torch.empty(batch, 0, height, width, device=mask.device)
+    return _stack_one_hot(nothing, mask, n_classes)
+
+
+def global_loss(
+    posterior_or_loss_map: torch.Tensor, mask: torch.Tensor, *, check: bool = True
+) -> torch.Tensor:
+    """Mean loss over the labelled pixels of each image: the baseline without structure.
+
+    Takes a posterior [N, C, H, W] or, where it has one channel, a loss map [N, 1, H, W].
+    Returns float [N] (nats). A *low* loss points to a member.
+    Raises ValueError for what `check_posterior` refuses, for a loss map that is negative or not
+    finite, and for an image without a labelled pixel (it has no loss).
+    """
+    if posterior_or_loss_map.ndim == 4 and posterior_or_loss_map.shape[1] == 1:
+        loss_map = posterior_or_loss_map
+        _check_loss_map(loss_map, mask, check)
+    else:
+        _check_pair(posterior_or_loss_map, mask, check)
+        loss_map = _loss(posterior_or_loss_map, mask)
+    labelled = mask != VOID
+    # In float64: 32 768 addends in float32 would leave five digits.
+    total = (loss_map[:, 0].double() * labelled).sum((1, 2))
+    return (total / _labelled_pixels(labelled)).to(_result_dtype(loss_map))
+
+
+def class_losses(
+    loss_map: torch.Tensor, mask: torch.Tensor, n_classes: int, *, check: bool = True
+) -> torch.Tensor:
+    """Mean loss of each class's pixels, float [N, n_classes]; NaN where a class is absent.
+
+    loss_map: float [N, 1, H, W]. Raises ValueError for a loss map that is negative or not finite,
+    a mask on another grid, or a label outside 0..n_classes-1 that is not 255.
+    """
+    _check_loss_map(loss_map, mask, check)
+    if check:
+        _check_labels(mask, n_classes)
+    total = _sum_by_class(loss_map[:, 0], mask, n_classes)
+    pixels = _sum_by_class(torch.ones_like(loss_map[:, 0]), mask, n_classes)
+    return (total / pixels).to(_result_dtype(loss_map))
+
+
+def class_shares(mask: torch.Tensor, n_classes: int, *, check: bool = True) -> torch.Tensor:
+    """Share of the labelled pixels that each class holds, float32 [N, n_classes]; rows sum to one.
+
+    It never touches the victim, so it feeds the blind baseline.
+    Raises ValueError for a foreign label or an image without a labelled pixel.
+    """
+    _check_mask_shape(mask)
+    if check:
+        _check_labels(mask, n_classes)
+    labelled = mask != VOID
+    pixels = _sum_by_class(labelled.double(), mask, n_classes)
+    return (pixels / _labelled_pixels(labelled)[:, None]).float()
+
+
+def dice(posterior: torch.Tensor, mask: torch.Tensor, *, check: bool = True) -> torch.Tensor:
+    """Soft Dice of each image, averaged over the classes present in its mask; float [N] in 0..1.
+
+    Dice of class c: 2 sum(p_c y_c) / (sum p_c + sum y_c) over the labelled pixels. It is the
+    quantity behind segmentation-models-pytorch's multiclass DiceLoss, but per image, and classes
+    that are absent leave the mean instead of entering it as a perfect zero loss.
+    A *high* Dice points to a member.
+    Raises ValueError for what `check_posterior` refuses, and for an image without a labelled pixel.
+    """
+    _check_pair(posterior, mask, check)
+    n_classes = posterior.shape[1]
+    labelled = mask != VOID
+    _labelled_pixels(labelled)
+    overlap = _sum_by_class(_probability_of_label(posterior, mask)[:, 0], mask, n_classes)
+    pixels = _sum_by_class(labelled.double(), mask, n_classes)
+    predicted = (_widened(posterior) * labelled[:, None]).sum((2, 3)).double()
+    present = pixels > 0
+    per_class = 2 * overlap / (predicted + pixels).clamp(min=1)
+    mean = (per_class * present).sum(1) / present.sum(1)
+    return mean.to(_result_dtype(posterior))
+
+
+def argmax_posterior(posterior: torch.Tensor, *, check: bool = True) -> torch.Tensor:
+    """What the argmax defence releases: one for the most probable class, zero elsewhere.
+
+    Returns float [N, C, H, W], exactly one 1 a pixel; on a tie the first class wins.
+    Raises ValueError for what `check_posterior` refuses; a NaN is refused also with `check=False`.
+    """
+    _check_posterior_shape(posterior)
+    if check:
+        _check_posterior_values(posterior)
+    wide = _widened(posterior.detach())
+    hot = _empty(wide.shape, wide)
+    # Comparing with the maximum is vectorised; torch.argmax over the channel dimension is not, and
+    # takes more than ten times as long on a CPU.
+    torch.ge(wide, wide.amax(1, keepdim=True), out=hot)
+    height, width = hot.shape[2:]
+    if bool((hot.sum((1, 2, 3)) != height * width).any()):
+        _keep_first_of_ties(hot)
+    return hot
+
+
+def _keep_first_of_ties(hot: torch.Tensor) -> None:
+    """Leave one winner at each pixel of `hot`, in place; only the tied pixels are visited."""
+    winners = hot.sum(1)
+    if bool((winners == 0).any()):
+        raise ValueError(
+            f"posterior holds NaN at {int((winners == 0).sum())} pixels, so it has no most "
+            "probable class: mend the victim's output"
+        )
+    image, row, column = torch.nonzero(winners > 1, as_tuple=True)
+    first = hot[image, :, row, column].argmax(1)
+    hot[image, :, row, column] = 0
+    hot[image, first, row, column] = 1
+
+
+def _widened(tensor: torch.Tensor) -> torch.Tensor:
+    """float32, or float64 where the input is."""
+    return tensor.to(_result_dtype(tensor))
+
+
+def _result_dtype(tensor: torch.Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def _empty(shape: torch.Size | tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Uninitialised memory of `like`'s device, in its result dtype."""
+    dtype = _result_dtype(like)
+    if like.device.type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=like.device)
+    # NumPy asks Linux for huge pages and torch does not: touching tens of MB of new memory in 4 KB
+    # pages takes several times longer than the arithmetic.
+    return torch.from_numpy(np.empty(tuple(shape), torch.empty((), dtype=dtype).numpy().dtype))
+
+
+def _probability_of_label(posterior: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """p_y, [N, 1, H, W]; void pixels hold some class's probability, for the caller to overwrite."""
+    # 255 is beyond the last class, so the clamp sends void pixels to an index that exists.
+    label = mask.long().clamp(max=posterior.shape[1] - 1)[:, None]
+    # Widened after the gather: 1e-30 is not a float16, and one channel is cheaper than C.
+    return _widened(posterior.gather(1, label))
+
+
+def _loss(posterior: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    probability = _probability_of_label(posterior, mask).masked_fill_((mask == VOID)[:, None], 1.0)
+    # Rounding can leave 1 + 1e-7, hence the upper end; abs instead of a minus sign avoids -0.0.
+    return probability.clamp_(SMALLEST_PROBABILITY, 1.0).log_().abs_()
+
+
+def _stack_one_hot(first: torch.Tensor, mask: torch.Tensor, n_classes: int) -> torch.Tensor:
+    batch, channels, height, width = first.shape
+    out = _empty((batch, channels + n_classes, height, width), first)
+    out[:, :channels] = first
+    label = mask.long().clamp(max=n_classes - 1)[:, None]
+    labelled = (mask != VOID)[:, None].to(out.dtype)
+    out[:, channels:].zero_().scatter_(1, label, labelled)
+    return out
+
+
+def _sum_by_class(values: torch.Tensor, mask: torch.Tensor, n_classes: int) -> torch.Tensor:
+    """Sum of `values` [N, H, W] over the pixels of each class, float64 [N, n_classes]."""
+    bins = torch.zeros(len(mask), n_classes + 1, dtype=torch.float64, device=values.device)
+    label = mask.long().clamp(max=n_classes)  # void falls into one bin more, which is dropped
+    return bins.scatter_add(1, label.flatten(1), values.double().flatten(1))[:, :n_classes]
+
+
+def _labelled_pixels(labelled: torch.Tensor) -> torch.Tensor:
+    """Number of labelled pixels, [N]; refuses an image that has none."""
+    pixels = labelled.sum((1, 2))
+    empty = torch.nonzero(pixels == 0).flatten().tolist()
+    if empty:
+        raise ValueError(
+            f"image {empty[0]} of the batch has no labelled pixel (all are void, {VOID}): "
+            "leave it out, its loss does not exist"
+        )
+    return pixels
+
+
+def _check_pair(posterior: torch.Tensor, mask: torch.Tensor, values: bool) -> None:
+    _check_posterior_shape(posterior)
+    _check_mask_shape(mask, posterior)
+    if values:
+        _check_posterior_values(posterior)
+        _check_labels(mask, posterior.shape[1])
+
+
+def _check_floats(name: str, tensor: torch.Tensor, layout: str) -> None:
+    if not isinstance(tensor, torch.Tensor) or tensor.dtype not in _FLOAT_DTYPES:
+        found = getattr(tensor, "dtype", type(tensor).__name__)
+        raise ValueError(f"{name} must be a floating-point torch tensor {layout}, found {found}")
+    if tensor.ndim != 4 or tensor.numel() == 0:
+        raise ValueError(f"{name} must be {layout} and not empty, found {list(tensor.shape)}")
+
+
+def _check_posterior_shape(posterior: torch.Tensor, n_classes: int | None = None) -> None:
+    _check_floats("posterior", posterior, "[N, C, H, W]")
+    found = posterior.shape[1]
+    if n_classes is not None and found != n_classes:
+        raise ValueError(f"posterior has {found} classes, expected {n_classes}")
+    if not 2 <= found <= VOID:
+        raise ValueError(f"posterior has {found} classes, expected 2 to {VOID} ({VOID} is void)")
+
+
+def _check_posterior_values(posterior: torch.Tensor) -> None:
+    # A minimum and a sum say it all: with none negative and sums near one, none can be large, and
+    # NaN or infinity survive in the sum.
+    posterior = posterior.detach()
+    smallest = float(posterior.amin())
+    if smallest < 0:
+        raise ValueError(
+            f"posterior has a negative probability ({smallest:.3g}): pass softmax outputs, not "
+            "logits, and renormalise after noise"
+        )
+    wide = torch.float64 if posterior.dtype == torch.float64 else torch.float32
+    off = float(posterior.sum(1, dtype=wide).sub_(1).abs_().amax())
+    if not np.isfinite(off):
+        raise ValueError("posterior holds NaN or infinite values: mend the victim's output")
+    tolerance = _SUM_TOLERANCE.get(posterior.dtype, _DEFAULT_SUM_TOLERANCE)
+    if off > tolerance:
+        raise ValueError(
+            f"posterior does not sum to one over classes: a pixel is off by {off:.3g} (allowed "
+            f"{tolerance:g}): apply softmax over dim 1, or renormalise"
+        )
+
+
+def _check_mask_shape(mask: torch.Tensor, partner: torch.Tensor | None = None) -> None:
+    if not isinstance(mask, torch.Tensor) or mask.dtype not in _MASK_DTYPES:
+        found = getattr(mask, "dtype", type(mask).__name__)
+        raise ValueError(f"mask must be an integer tensor (uint8 or int16 to int64), found {found}")
+    if mask.ndim != 3 or mask.numel() == 0:
+        raise ValueError(f"mask must be [N, H, W] and not empty, found {list(mask.shape)}")
+    if partner is not None:
+        expected = [partner.shape[0], *partner.shape[2:]]
+        if list(mask.shape) != expected:
+            raise ValueError(
+                f"mask is {list(mask.shape)} but posterior or loss map asks for {expected}: bring "
+                "both to one grid (masks by nearest neighbour)"
+            )
+
+
+def _check_labels(mask: torch.Tensor, n_classes: int) -> None:
+    labels = mask.masked_fill(mask == VOID, 0)
+    low, high = (int(value) for value in labels.aminmax())
+    if low < 0 or high >= n_classes:
+        raise ValueError(
+            f"mask holds label {low if low < 0 else high}, expected 0..{n_classes - 1} "
+            f"({n_classes} classes) or {VOID} for void"
+        )
+
+
+def _check_loss_map(loss_map: torch.Tensor, mask: torch.Tensor, values: bool) -> None:
+    _check_floats("loss map", loss_map, "[N, 1, H, W]")
+    if loss_map.shape[1] != 1:
+        raise ValueError(f"loss map must be [N, 1, H, W], found {list(loss_map.shape)}")
+    _check_mask_shape(mask, loss_map)
+    if values:
+        low, high = (float(value) for value in loss_map.detach().aminmax())
+        if not (low >= 0 and np.isfinite(high)):
+            raise ValueError(
+                f"loss map holds values from {low:.3g} to {high:.3g}, expected finite ones >= 0"
+            )
