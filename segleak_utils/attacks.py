@@ -1,0 +1,462 @@
+"""Attacks: from a victim's outputs on an image to one membership score, learned on shadows only.
+
+The patch attack (paper, section 3.2) classifies random patches of a representation as member or
+non-member and averages over the patches of an image. Its bars to pass: the global loss, a logistic
+regression on per-class losses, and the blind baseline, which never sees the victim at all.
+Throughout, a higher score means "member".
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+from tqdm.std import tqdm
+
+from segleak_utils import representations
+from segleak_utils.data import Scenes
+from segleak_utils.victims import best_device, device_of, posterior_batches
+
+Representation = Literal["loss map", "loss map + label", "concatenation"]
+REPRESENTATIONS: tuple[Representation, ...] = ("loss map", "loss map + label", "concatenation")
+
+
+def represent(posterior: Tensor, masks: Tensor, representation: Representation) -> Tensor:
+    """A representation float32 [B,K,H,W] of posteriors [B,C,H,W] that were checked before."""
+    if representation == "loss map":
+        return representations.structured_loss_map(posterior, masks, check=False)
+    if representation == "loss map + label":
+        return representations.labelled_loss_map(posterior, masks, check=False)
+    if representation == "concatenation":
+        return representations.concatenation(posterior, masks, check=False)
+    raise ValueError(f"unknown representation {representation!r}; known: {REPRESENTATIONS}")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one network gave away on some scenes, as the attacker keeps it.
+
+    loss_maps: float16 [N,1,H,W]; masks: uint8 [N,H,W]; member: bool [N], whether the network was
+    trained on the scene; posteriors: float16 [N,C,H,W] or None where only the loss was kept.
+    """
+
+    loss_maps: Tensor
+    masks: Tensor
+    member: np.ndarray
+    n_classes: int
+    posteriors: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def maps(self, representation: Representation, indices: Tensor | slice) -> Tensor:
+        """The representation float32 [B,K,H,W] of the images at `indices`."""
+        masks = self.masks[indices].long()
+        if representation == "concatenation":
+            if self.posteriors is None:
+                raise ValueError(
+                    "the posteriors of these outputs were not kept; collect them with "
+                    "keep_posteriors=True"
+                )
+            return represent(self.posteriors[indices].float(), masks, representation)
+        loss_maps = self.loss_maps[indices].float()
+        if representation == "loss map":
+            return loss_maps
+        if representation == "loss map + label":
+            return torch.cat([loss_maps, representations.one_hot(masks, self.n_classes)], 1)
+        raise ValueError(f"unknown representation {representation!r}; known: {REPRESENTATIONS}")
+
+
+def channels(representation: Representation, n_classes: int) -> int:
+    """Number of channels K of a representation."""
+    counts = {"loss map": 1, "loss map + label": 1 + n_classes, "concatenation": 2 * n_classes}
+    if representation not in counts:
+        raise ValueError(f"unknown representation {representation!r}; known: {REPRESENTATIONS}")
+    return counts[representation]
+
+
+def outputs(
+    model: nn.Module,
+    members: Scenes,
+    nonmembers: Scenes,
+    *,
+    keep_posteriors: bool = False,
+    progress: str | None = None,
+) -> Outputs:
+    """Query a network on scenes it was trained on and on scenes it was not."""
+    kept: list[tuple[Tensor, ...]] = []
+    for scenes in (members, nonmembers):
+        name = progress and f"{progress}, {len(scenes)} scenes"
+        for posterior, masks in posterior_batches(model, scenes, progress=name):
+            loss = representations.structured_loss_map(posterior, masks).half()
+            kept.append((loss, masks.byte(), posterior.half() if keep_posteriors else masks[:0]))
+    loss_maps, masks, posteriors = (torch.cat(parts) for parts in zip(*kept, strict=True))
+    member = np.arange(len(masks)) < len(members)
+    kept_posteriors = posteriors if keep_posteriors else None
+    return Outputs(loss_maps, masks, member, members.n_classes, kept_posteriors)
+
+
+# -------------------------------------------------------------------------------- patch attack
+
+
+class PatchNet(nn.Module):
+    """The laptop's patch classifier: [N,K,h,w] → logits [N,2] (non-member, member).
+
+    A small residual network with the loss in three transforms (raw, log1p, its tail) and with the
+    label gating it: a loss of 1 means something else on a pole than on a road. Evidence is pooled
+    by the mean, so a patch of any size can be scored.
+    """
+
+    def __init__(self, representation: Representation, n_classes: int, width: int = 32) -> None:
+        super().__init__()
+        self.representation, self.n_classes, self.width = representation, n_classes, width
+        self.channels = channels(representation, n_classes)
+        n_seen = 3 if representation != "concatenation" else n_classes + 3
+        n_gate = 1 if representation == "loss map" else n_classes + 1
+        self.see = nn.Conv2d(n_seen, width, 1)
+        self.gate = nn.Conv2d(n_gate, width, 1)
+        self.body = nn.Sequential(
+            nn.AvgPool2d(2),
+            nn.BatchNorm2d(width),
+            nn.Conv2d(width, width, 3, 2, 1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 3, 2, 1),
+            nn.BatchNorm2d(2 * width),
+            nn.ReLU(),
+            nn.Conv2d(2 * width, 2 * width, 3, 1, 1),
+            nn.BatchNorm2d(2 * width),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(3 * width, 2)
+
+    def features(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        if self.representation == "concatenation":
+            posterior, label = maps.split(self.n_classes, 1)
+            true = (posterior * label).sum(1, keepdim=True)
+            loss = -true.clamp_min(1e-8).log() * label.amax(1, keepdim=True)
+            seen = [posterior]
+        else:
+            loss, label = maps[:, :1], maps[:, 1:]
+            seen = []
+        seen += [loss / 2, loss.log1p(), (loss - 2).relu() / 4]
+        gate = torch.cat([label, torch.ones_like(loss)], 1)
+        return torch.cat(seen, 1), gate
+
+    def forward(self, maps: Tensor) -> Tensor:
+        seen, gate = self.features(maps)
+        local = self.see(seen) * self.gate(gate)
+        deep = self.body(local)
+        pooled = torch.cat([local.mean((2, 3)), deep.mean((2, 3))], 1)
+        return self.head(pooled)
+
+
+def deep_stem_resnet50(n_channels: int, n_classes: int = 2) -> nn.Module:
+    """The paper's patch classifier: ResNet-50 with a deep stem, [N,K,h,w] → logits [N,2].
+
+    timm's network with this stem has the key layout of the public checkpoints.
+    """
+    return timm.create_model(
+        "resnet50", in_chans=n_channels, num_classes=n_classes, stem_type="deep", stem_width=64
+    )
+
+
+def load_public_attacker(path: Path | str) -> nn.Module:
+    """A deep-stem ResNet-50 from a ``.pth.tar`` of the public layout ``{'state_dict': …}``.
+
+    1 input channel: loss map; 38: concatenation (19 classes). A ``module.`` prefix is removed.
+    Raises FileNotFoundError, or ValueError for a damaged file, foreign keys or other channels.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no attacker at {path}")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types here; each means an unusable file
+        raise ValueError(f"{path} is not a checkpoint torch can load safely: {error}") from error
+    if not isinstance(saved, dict) or not isinstance(saved.get("state_dict"), dict):
+        raise ValueError(f"{path} holds no 'state_dict'; expected the layout {{'state_dict': …}}")
+    state = {key.removeprefix("module."): value for key, value in saved["state_dict"].items()}
+    first = state.get("conv1.0.weight")
+    if first is None or first.ndim != 4 or first.shape[1] not in (1, 38):
+        found = "no deep stem" if first is None else f"a first layer of shape {tuple(first.shape)}"
+        raise ValueError(f"{path} has {found}; expected conv1.0.weight with 1 or 38 channels")
+    n_classes = len(state["fc.weight"]) if "fc.weight" in state else 2
+    net = deep_stem_resnet50(first.shape[1], n_classes)
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{path} is not a deep-stem ResNet-50: {error}") from error
+    return net.eval()
+
+
+def patch_corners(
+    n_images: int, n_patches: int, size: tuple[int, int], patch: int, generator: torch.Generator
+) -> Tensor:
+    """Random upper left corners of square patches, int64 [N,P,2] (row, column), uniform.
+
+    Raises ValueError for a patch larger than the map or a number of patches below 1.
+    """
+    if not 1 <= patch <= min(size) or n_patches < 1:
+        raise ValueError(
+            f"{n_patches} patches of {patch}x{patch} from maps of {size[0]}x{size[1]}: need at "
+            "least one patch, no larger than the map"
+        )
+    rows = torch.randint(size[0] - patch + 1, (n_images, n_patches), generator=generator)
+    columns = torch.randint(size[1] - patch + 1, (n_images, n_patches), generator=generator)
+    return torch.stack([rows, columns], -1)
+
+
+def crop(maps: Tensor, corners: Tensor, patch: int) -> Tensor:
+    """Cut patches: maps [N,K,H,W], corners [N,P,2] → [N*P,K,patch,patch]."""
+    windows = maps.unfold(2, patch, 1).unfold(3, patch, 1)
+    image = torch.arange(len(maps)).repeat_interleave(corners.shape[1])
+    rows, columns = corners.reshape(-1, 2).unbind(-1)
+    return windows[image, :, rows, columns]
+
+
+def _margin(logits: Tensor, score: str) -> Tensor:
+    if score == "margin":
+        return logits[:, 1] - logits[:, 0]
+    if score == "logit1":
+        return logits[:, 1]
+    raise ValueError(f"score={score!r}; expected 'margin' or 'logit1' (the public code's)")
+
+
+@torch.inference_mode()
+def patch_scores(
+    net: nn.Module,
+    maps: Tensor,
+    n_patches: int,
+    patch: int,
+    generator: torch.Generator,
+    *,
+    score: Literal["margin", "logit1"] = "margin",
+    batched: bool = True,
+) -> Tensor:
+    """Membership score of each patch, float32 [N,P], for maps [N,K,H,W]; eval mode.
+
+    The mean over P is the image's score (paper, section 3.2). ``margin`` is the difference of the
+    two logits, ``logit1`` the member logit alone. One patch at a time with `batched=False`.
+    """
+    net.eval()
+    corners = patch_corners(len(maps), n_patches, tuple(maps.shape[-2:]), patch, generator)
+    device = device_of(net)
+    if batched:
+        flat = _margin(net(crop(maps, corners, patch).to(device)), score)
+        return flat.view(len(maps), n_patches).float().cpu()
+    one = [
+        _margin(net(crop(maps[i : i + 1], corners[i : i + 1, p : p + 1], patch).to(device)), score)
+        for i in range(len(maps))
+        for p in range(n_patches)
+    ]
+    return torch.cat(one).view(len(maps), n_patches).float().cpu()
+
+
+def stream_scores(
+    model: nn.Module,
+    scenes: Sequence[Scenes],
+    nets: dict[Representation, nn.Module],
+    *,
+    n_patches: int,
+    patch: int,
+    seed: int,
+    progress: str | None = None,
+) -> dict[Representation, np.ndarray]:
+    """Patch scores float32 [N,P] of several attackers in one pass over a victim's posteriors.
+
+    Every attacker sees the same patches; no posterior is kept. N runs over all `scenes` in order.
+    """
+    generators = {r: torch.Generator().manual_seed(seed) for r in nets}
+    kept: dict[Representation, list[Tensor]] = {r: [] for r in nets}
+    for part in scenes:
+        for posterior, masks in posterior_batches(model, part, progress=progress):
+            representations.check_posterior(posterior, masks)
+            for r, net in nets.items():
+                maps = represent(posterior, masks, r)
+                kept[r].append(patch_scores(net, maps, n_patches, patch, generators[r]))
+    return {r: torch.cat(parts).numpy() for r, parts in kept.items()}
+
+
+@dataclass(frozen=True)
+class AttackRecipe:
+    """How a patch attacker is trained; every choice made on shadow data."""
+
+    representation: Representation = "loss map + label"
+    patch: int = 90
+    epochs: int = 12
+    batch: int = 32
+    lr: float = 3e-3
+    weight_decay: float = 1e-2
+    width: int = 32
+    select_share: float = 0.15
+
+
+def train_attacker(
+    recipe: AttackRecipe,
+    shadows: list[Outputs],
+    *,
+    seed: int,
+    net: nn.Module | None = None,
+    progress: str | None = "attacker",
+) -> tuple[nn.Module, list[dict], tuple[np.ndarray, np.ndarray]]:
+    """Train a patch classifier to tell the shadows' members from their non-members.
+
+    A share `select_share` of the shadows' images is kept aside to choose the epoch (by AUC over 4
+    patches). `net` replaces the laptop's `PatchNet`. Returns the net, a history of one dict an
+    epoch (``epoch, loss, select_auc``), and (scores float32 [M], member bool [M]) of the images
+    kept aside, from which a threshold can be chosen. Raises ValueError without shadows, or for a
+    shadow without both kinds.
+    """
+    if not shadows:
+        raise ValueError("no shadow outputs to learn from; at least one shadow is needed")
+    for shadow in shadows:
+        if shadow.member.all() or not shadow.member.any():
+            raise ValueError("a shadow needs both members and non-members")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = net or PatchNet(recipe.representation, shadows[0].n_classes, recipe.width)
+    net = net.to(best_device())
+    learn, select = _hold_out(shadows, recipe.select_share, generator)
+    optimiser = torch.optim.AdamW(net.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
+    steps = len(learn) // recipe.batch
+    if steps < 1:
+        raise ValueError(f"{len(learn)} shadow images are fewer than one batch of {recipe.batch}")
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, recipe.lr, total_steps=steps * recipe.epochs
+    )
+    history, best, kept, aside = [], -1.0, None, None
+    bar = tqdm(range(recipe.epochs), desc=progress, unit="epoch", disable=not progress)
+    for epoch in bar:
+        net.train()
+        order, total = learn[torch.randperm(len(learn), generator=generator)], 0.0
+        for step in range(steps):
+            chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
+            patches, labels = _patches(shadows, chosen, recipe, generator)
+            loss = F.cross_entropy(net(patches.to(device_of(net))), labels.to(device_of(net)))
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            total += loss.item()
+        scores, member = _select_scores(net, shadows, select, recipe, seed)
+        auc = float(roc_auc_score(member, scores))
+        history.append({"epoch": epoch + 1, "loss": total / steps, "select_auc": auc})
+        bar.set_postfix(loss=f"{total / steps:.3f}", select_auc=f"{auc:.3f}")
+        if auc > best:
+            best, kept, aside = auc, copy.deepcopy(net.state_dict()), (scores, member)
+    net.load_state_dict(kept)
+    return net.eval(), history, aside
+
+
+def _hold_out(shadows, share, generator) -> tuple[Tensor, Tensor]:
+    """(shadow, image) index pairs [M,2] to learn from and to select on, balanced by kind."""
+    learn, select = [], []
+    for k, shadow in enumerate(shadows):
+        for kind in (True, False):
+            images = torch.from_numpy(np.flatnonzero(shadow.member == kind))
+            images = images[torch.randperm(len(images), generator=generator)]
+            pairs = torch.stack([torch.full_like(images, k), images], 1)
+            cut = max(1, round(share * len(pairs)))
+            select.append(pairs[:cut])
+            learn.append(pairs[cut:])
+    return torch.cat(learn), torch.cat(select)
+
+
+def _patches(shadows, chosen, recipe, generator) -> tuple[Tensor, Tensor]:
+    """One random, randomly flipped patch of each chosen image, and its label."""
+    patches, labels = [], []
+    for k, shadow in enumerate(shadows):
+        images = chosen[chosen[:, 0] == k, 1]
+        if len(images) == 0:
+            continue
+        maps = shadow.maps(recipe.representation, images)
+        size = tuple(maps.shape[-2:])
+        corners = patch_corners(len(maps), 1, size, recipe.patch, generator)
+        patches.append(crop(maps, corners, recipe.patch))
+        labels.append(torch.from_numpy(shadow.member[images.numpy()]).long())
+    cut = torch.cat(patches)
+    flip = torch.rand(len(cut), generator=generator) < 0.5
+    return torch.where(flip[:, None, None, None], cut.flip(-1), cut), torch.cat(labels)
+
+
+def _select_scores(net, shadows, select, recipe, seed) -> tuple[np.ndarray, np.ndarray]:
+    generator = torch.Generator().manual_seed(seed)
+    scores, labels = [], []
+    for k, shadow in enumerate(shadows):
+        for images in select[select[:, 0] == k, 1].split(16):
+            maps = shadow.maps(recipe.representation, images)
+            scores.append(patch_scores(net, maps, 4, recipe.patch, generator).mean(1))
+            labels.append(shadow.member[images.numpy()])
+    return torch.cat(scores).numpy(), np.concatenate(labels)
+
+
+# ------------------------------------------------------------------------- the bars to be passed
+
+
+def global_loss_scores(shown: Outputs) -> np.ndarray:
+    """Minus the mean loss over the labelled pixels (Yeom et al. 2018), float [N]."""
+    losses = [
+        representations.global_loss(shown.loss_maps[i : i + 64].float(), shown.masks[i : i + 64])
+        for i in range(0, len(shown), 64)
+    ]
+    return -torch.cat(losses).numpy()
+
+
+def class_features(shown: Outputs) -> np.ndarray:
+    """Per-class mean loss (0 where absent), then class shares: float [N,2C]."""
+    parts = []
+    for i in range(0, len(shown), 64):
+        masks = shown.masks[i : i + 64]
+        loss = representations.class_losses(
+            shown.loss_maps[i : i + 64].float(), masks, shown.n_classes
+        )
+        shares = representations.class_shares(masks, shown.n_classes)
+        parts.append(torch.cat([loss.nan_to_num(0.0), shares.to(loss.dtype)], 1))
+    return torch.cat(parts).double().numpy()
+
+
+def blind_features(scenes: Scenes) -> np.ndarray:
+    """What can be known of an image without any victim: float [N,C+7].
+
+    Class shares, mean and deviation of each colour, and the mean gradient. If members can be told
+    from non-members by these, the two differ by themselves.
+    """
+    parts = []
+    for images, masks in scenes.batches(64):
+        shares = representations.class_shares(masks, scenes.n_classes)
+        gradient = images.diff(dim=-1).abs().mean((1, 2, 3))[:, None]
+        colours = [images.mean((2, 3)), images.std((2, 3)), gradient]
+        parts.append(torch.cat([shares.float(), *colours], 1))
+    return torch.cat(parts).double().numpy()
+
+
+def logistic_attack(features: np.ndarray, member: np.ndarray) -> Pipeline:
+    """Logistic regression on per-image features of shadows; its penalty chosen on shadows too.
+
+    Score others by ``model.decision_function(features)``.
+    """
+    if not np.isfinite(features).all():
+        raise ValueError("features hold NaN or infinite values; replace absent classes first")
+    model = LogisticRegressionCV(
+        Cs=np.logspace(-3, 2, 6),
+        l1_ratios=(0.0,),
+        cv=5,
+        scoring="roc_auc",
+        max_iter=2000,
+        use_legacy_attributes=False,
+    )
+    return make_pipeline(StandardScaler(), model).fit(features, member)

@@ -1,0 +1,538 @@
+"""The main job end to end: a victim, its leak, attacks learned on shadows, a table with intervals.
+
+The default experiment lives on SynthStreets: two victims of one city, two shadows of the same city
+(dependent), two of another (independent). What is shipped in ``weights/`` is loaded, checked
+against its SHA-256; what is missing is trained. What is costly to compute again is kept in
+``build/cache`` under a key of everything it depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from sklearn.model_selection import cross_val_predict
+from torch import nn
+
+from segleak_utils import attacks, metrics, results, splits, victims
+from segleak_utils.attacks import AttackRecipe, Outputs, Representation
+from segleak_utils.data import Scenes, camvid
+from segleak_utils.splits import Split
+from segleak_utils.victims import Recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+WEIGHTS = ROOT / "weights"
+VERSION = 1  # part of every cache key: raise it when cached numbers change
+
+Setting = Literal["dependent", "independent"]
+SETTINGS: tuple[Setting, ...] = ("dependent", "independent")
+CITY = "harbour"
+SHADOW_CITY = {"dependent": CITY, "independent": "oldtown"}
+VICTIM_SEEDS = (0, 1)
+SHADOW_SEEDS = (0, 1)
+
+# The paper draws 90x90 patches from the 128x256 grid and averages over 6 of them by default.
+PATCH, N_PATCHES = 90, 6
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many scenes each role has."""
+
+    n_members: int = 400
+    n_nonmembers: int = 2000
+    n_shadow_nonmembers: int = 400
+    n_held_out: int = 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything the default experiment is made of; tests run a miniature of it.
+
+    `weights` is where networks and attackers are looked for and stored, `data_root` where scenes
+    are cached, `build` where everything else goes.
+    """
+
+    sizes: Sizes = field(default_factory=Sizes)
+    recipe: Recipe = field(default_factory=Recipe)
+    attack: AttackRecipe = field(default_factory=AttackRecipe)
+    shadow_seeds: tuple[int, ...] = SHADOW_SEEDS
+    weights: Path = WEIGHTS
+    data_root: Path = ROOT / "data"
+    progress: bool = True
+
+    @property
+    def build(self) -> Path:
+        return results.build_folder()
+
+
+def split(plan: Plan, setting: Setting, *, victim_seed: int = 0, shadow_seed: int = 0) -> Split:
+    """Members and non-members of a victim and of one of its shadows, on SynthStreets."""
+    if setting not in SETTINGS:
+        raise ValueError(f"setting {setting!r}; expected one of {SETTINGS}")
+    return splits.synthstreets_split(
+        CITY,
+        victim_seed,
+        SHADOW_CITY[setting],
+        shadow_seed,
+        **asdict(plan.sizes),
+        root=plan.data_root,
+        progress=plan.progress,
+    )
+
+
+# ------------------------------------------------------------------- networks: load, else train
+
+
+def manifest(folder: Path) -> dict[str, dict]:
+    """The entries of ``manifest.json``, by name; empty where there is none."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        return {}
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(entry["sha256"], str) for entry in entries.values()):
+            return entries
+        raise ValueError("an entry has no sha256")
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); restore it from git") from error
+
+
+def _ship(plan: Plan, name: str, model: nn.Module, meta: dict) -> None:
+    """Store weights and their line in the manifest."""
+    versions = {p: importlib.metadata.version(p) for p in ("torch", "timm", "numpy")}
+    versions["segmentation-models-pytorch"] = importlib.metadata.version(
+        "segmentation-models-pytorch"
+    )
+    meta = {**meta, "versions": versions}
+    digest = victims.save_weights(model, plan.weights / f"{name}.safetensors", meta)
+    entries = manifest(plan.weights) | {name: {"sha256": digest, **meta}}
+    text = json.dumps(dict(sorted(entries.items())), indent=1, ensure_ascii=False)
+    results.write_whole(plan.weights / "manifest.json", text + "\n")
+
+
+def shipped(plan: Plan, name: str) -> Path | None:
+    """The weight file of that name, or None where it is to be trained.
+
+    Raises ValueError for a file without its line in the manifest: nobody vouches for it.
+    """
+    path, entries = plan.weights / f"{name}.safetensors", manifest(plan.weights)
+    if not path.is_file():
+        return None
+    if name not in entries:
+        raise ValueError(f"{path} is not in the manifest; delete it to train it again")
+    return path
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained victim or shadow with the scenes that it was and was not trained on."""
+
+    name: str
+    model: nn.Module
+    meta: dict
+    sha256: str
+    members: Scenes
+    nonmembers: Scenes
+
+
+def network_names(plan: Plan) -> list[str]:
+    """Names of all victims and shadows of the experiment, in the order of their training."""
+    shadows = [[f"shadow-{s}-{k}" for k in plan.shadow_seeds] for s in SETTINGS]
+    return [*shadows[0], *(f"victim-{k}" for k in VICTIM_SEEDS), *shadows[1]]
+
+
+def network(plan: Plan, name: str) -> Network:
+    """A victim (``victim-0``) or shadow (``shadow-dependent-0``): loaded if there, else trained."""
+    if name not in network_names(plan):
+        raise ValueError(f"unknown network {name!r}; known: {', '.join(network_names(plan))}")
+    kind, *setting, seed = name.split("-")
+    if kind == "victim":
+        whole = split(plan, "dependent", victim_seed=int(seed))
+        roles = whole.victim_members, whole.victim_nonmembers, whole.victim_held_out
+    else:
+        whole = split(plan, setting[0], shadow_seed=int(seed))
+        roles = whole.shadow_members, whole.shadow_nonmembers, whole.shadow_held_out
+    # Each network has a seed of its own: victim and shadow must not start from one point.
+    return load_or_train(plan, name, *roles, seed=1 + network_names(plan).index(name))
+
+
+def load_or_train(
+    plan: Plan, name: str, members: Scenes, nonmembers: Scenes, held_out: Scenes, *, seed: int
+) -> Network:
+    """The network of that name in `plan.weights`, trained on `members` if it is not there yet."""
+    if shipped(plan, name) is None:
+        _train_network(plan, name, members, nonmembers, held_out, seed)
+    entry = manifest(plan.weights)[name]
+    if entry.get("members_digest") != members.digest:
+        raise ValueError(
+            f"{name} in {plan.weights} was trained on other scenes than this experiment's members; "
+            "its scores would mean nothing. Train it again: python3 -m segleak_utils.run weights "
+            "--force"
+        )
+    model, meta = victims.load_victim(shipped(plan, name), entry["sha256"])
+    return Network(name, model, meta, entry["sha256"], members, nonmembers)
+
+
+def _train_network(plan, name, members, nonmembers, held_out, seed) -> None:
+    checkpoint = plan.build / "checkpoints" / f"{name}-{members.digest[:8]}.pt"
+    started = time.monotonic()
+    model, history = victims.train_victim(
+        plan.recipe,
+        members,
+        held_out,
+        seed=seed,
+        checkpoint=checkpoint,
+        progress=name if plan.progress else None,
+    )
+    seen = members.subset(range(min(200, len(members))))
+    fresh = nonmembers.subset(range(min(200, len(nonmembers))))
+    meta = {
+        "kind": "network",
+        "recipe": plan.recipe.model_dump(),
+        "seed": seed,
+        "members": f"{len(members)}: {members.ids[0]} … {members.ids[-1]}",
+        "members_digest": members.digest,
+        "metrics": {
+            "member_miou": round(victims.mean_iou(model, seen), 4),
+            "nonmember_miou": round(victims.mean_iou(model, fresh), 4),
+            "held_out_miou": [
+                [h["epoch"], round(h["held_out_miou"], 4)] for h in history if "held_out_miou" in h
+            ],
+            "train_loss": [round(h["loss"], 4) for h in history],
+            "seconds": round(time.monotonic() - started),
+        },
+    }
+    _ship(plan, name, model, meta)
+    checkpoint.unlink(missing_ok=True)
+
+
+# -------------------------------------------------------------------------------------- cache
+
+
+def _cached(plan: Plan, key_parts: tuple, compute: Callable[[], dict[str, np.ndarray]]) -> dict:
+    """Arrays from the cache, or computed and kept; a torn entry is computed again."""
+    text = json.dumps([VERSION, *map(str, key_parts)])
+    path = plan.build / "cache" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
+    if path.is_file():
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError, ValueError):
+            path.unlink()
+    arrays = compute()
+    victims.replace_file(path, lambda part: save_file(arrays, part))
+    return arrays
+
+
+def loss_outputs(plan: Plan, of: Network) -> Outputs:
+    """Loss maps of a network on its members and non-members; cached (100 kB an image)."""
+
+    def compute() -> dict[str, np.ndarray]:
+        told = of.name if plan.progress else None
+        shown = attacks.outputs(of.model, of.members, of.nonmembers, progress=told)
+        return {"loss": shown.loss_maps.numpy(), "masks": shown.masks.numpy()}
+
+    key = ("outputs", of.sha256, of.members.digest, of.nonmembers.digest)
+    kept = _cached(plan, key, compute)
+    member = np.arange(len(kept["masks"])) < len(of.members)
+    loss, masks = torch.from_numpy(kept["loss"]), torch.from_numpy(kept["masks"])
+    return Outputs(loss, masks, member, of.members.n_classes)
+
+
+# ---------------------------------------------------------------------------------- attackers
+
+
+def slug(representation: Representation) -> str:
+    """The representation in a file name."""
+    return representation.replace(" + ", "+").replace(" ", "-")
+
+
+def attacker(
+    plan: Plan, setting: str, representation: Representation, shadows: list[Network]
+) -> tuple[attacks.PatchNet, dict]:
+    """The patch attacker of that setting: loaded if there, else trained on the shadows' outputs.
+
+    Its entry in the manifest (returned too) has the threshold chosen on shadow images that took no
+    part in its training, and the SHA-256 of the shadows it learned from: an attacker of other
+    shadows raises ValueError.
+    """
+    name = f"attack-{setting}-{slug(representation)}"
+    if shipped(plan, name) is None:
+        _train_attackers(plan, setting, [representation], shadows)
+    entry = manifest(plan.weights)[name]
+    if entry["shadows"] != {of.name: of.sha256 for of in shadows}:
+        raise ValueError(
+            f"{name} was trained on other shadows than those in {plan.weights}; train it again: "
+            "python3 -m segleak_utils.run weights --force"
+        )
+    state, meta = victims.read_weights(shipped(plan, name), entry["sha256"])
+    net = attacks.PatchNet(representation, shadows[0].members.n_classes, meta["recipe"]["width"])
+    net.load_state_dict(state)
+    return net.eval().to(victims.best_device()), entry
+
+
+def _train_attackers(plan, setting, wanted, shadows) -> None:
+    keep = "concatenation" in wanted
+    told = (lambda of: of.name) if plan.progress else (lambda of: None)
+    shown = [
+        attacks.outputs(
+            of.model, of.members, of.nonmembers, keep_posteriors=keep, progress=told(of)
+        )
+        for of in shadows
+    ]
+    for representation in wanted:
+        name, started = f"attack-{setting}-{slug(representation)}", time.monotonic()
+        recipe = replace(plan.attack, representation=representation)
+        net, history, (scores, member) = attacks.train_attacker(
+            recipe, shown, seed=1, progress=name if plan.progress else None
+        )
+        meta = {
+            "kind": "attacker",
+            "recipe": asdict(recipe),
+            "seed": 1,
+            "shadows": {of.name: of.sha256 for of in shadows},
+            "threshold": metrics.best_threshold(scores, member),
+            "metrics": {
+                "select_auc": [round(h["select_auc"], 4) for h in history],
+                "train_loss": [round(h["loss"], 4) for h in history],
+                "seconds": round(time.monotonic() - started),
+            },
+        }
+        _ship(plan, name, net, meta)
+
+
+# ------------------------------------------------------------------------------------ contest
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack's result on one victim: a score an image, and the threshold of the shadows.
+
+    scores: float64 [N], higher = member; patch_scores: float32 [N,P] for patch attacks.
+    """
+
+    name: str
+    representation: str
+    scores: np.ndarray
+    threshold: float
+    patch_scores: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Contest:
+    """All attacks on one victim, on the same images; member: bool [N]."""
+
+    victim: str
+    setting: str
+    member: np.ndarray
+    attacks: tuple[Attack, ...]
+
+    def __getitem__(self, name: str) -> Attack:
+        for attack in self.attacks:
+            if attack.name == name:
+                return attack
+        known = ", ".join(attack.name for attack in self.attacks)
+        raise KeyError(f"no attack {name!r} in this contest; there are: {known}")
+
+
+BLIND, GLOBAL, LOGISTIC = "blind baseline", "global loss", "per-class logistic regression"
+
+
+def patch_attack(representation: Representation) -> str:
+    """Name of the patch attack on a representation, as the tables have it."""
+    return f"patches, {representation}"
+
+
+def contest(
+    plan: Plan,
+    setting: str,
+    victim: Network,
+    shadows: list[Network],
+    *,
+    n_patches: int = N_PATCHES,
+    seed: int = 0,
+) -> Contest:
+    """Every attack on one victim: blind, global loss, per-class regression, the patch attacks.
+
+    All learning and all thresholds come from the shadows. The patch attacks see the same patches.
+    Raises ValueError where the victim's scenes and a shadow's overlap.
+    """
+    for of in shadows:
+        check_apart(victim, of)
+    shown = loss_outputs(plan, victim)
+    of_shadows = [loss_outputs(plan, of) for of in shadows]
+    member = np.concatenate([o.member for o in of_shadows])
+    found = []
+    blind = _blind(plan, victim), np.concatenate([_blind(plan, of) for of in shadows])
+    classes = (
+        attacks.class_features(shown),
+        np.concatenate([attacks.class_features(o) for o in of_shadows]),
+    )
+    for name, (of_victim, of_shadow) in ((BLIND, blind), (LOGISTIC, classes)):
+        model = attacks.logistic_attack(of_shadow, member)
+        # out of fold: scores of images the model was fitted on would put the threshold too high
+        own = cross_val_predict(model, of_shadow, member, cv=5, method="decision_function")
+        scores = model.decision_function(of_victim)
+        seen = "images and masks only" if name == BLIND else "class losses + shares"
+        found.append(Attack(name, seen, scores, metrics.best_threshold(own, member)))
+    own = np.concatenate([attacks.global_loss_scores(o) for o in of_shadows])
+    scores = attacks.global_loss_scores(shown).astype(np.float64)
+    threshold = metrics.best_threshold(own, member)
+    found.insert(1, Attack(GLOBAL, "mean loss", scores, threshold))
+    trained = {r: attacker(plan, setting, r, shadows) for r in attacks.REPRESENTATIONS}
+    for representation, patches in _patch_scores(plan, victim, trained, n_patches, seed).items():
+        found.append(
+            Attack(
+                patch_attack(representation),
+                representation,
+                patches.mean(1, dtype=np.float64),
+                trained[representation][1]["threshold"],
+                patches,
+            )
+        )
+    return Contest(victim.name, setting, shown.member, tuple(found))
+
+
+def check_apart(victim: Network, shadow: Network) -> None:
+    """Raise ValueError unless victim and shadow have no scene in common."""
+    Split(victim.members, victim.nonmembers, shadow.members, shadow.nonmembers)
+
+
+def _blind(plan: Plan, of: Network) -> np.ndarray:
+    def compute() -> dict[str, np.ndarray]:
+        both = [attacks.blind_features(scenes) for scenes in (of.members, of.nonmembers)]
+        return {"features": np.concatenate(both)}
+
+    return _cached(plan, ("blind", of.members.digest, of.nonmembers.digest), compute)["features"]
+
+
+def _patch_scores(plan, victim, trained, n_patches, seed) -> dict[Representation, np.ndarray]:
+    """Patch scores [N,P] of every attacker in one pass over the victim's posteriors; cached."""
+    nets = {representation: net for representation, (net, _) in trained.items()}
+
+    def compute() -> dict[str, np.ndarray]:
+        told = f"attacks on {victim.name}" if plan.progress else None
+        return attacks.stream_scores(
+            victim.model,
+            (victim.members, victim.nonmembers),
+            nets,
+            n_patches=n_patches,
+            patch=plan.attack.patch,
+            seed=seed,
+            progress=told,
+        )
+
+    of = [entry["sha256"] for _, entry in trained.values()]
+    scenes = victim.members.digest, victim.nonmembers.digest
+    return _cached(plan, ("patches", victim.sha256, *scenes, *of, n_patches, seed), compute)
+
+
+def default_contest(
+    plan: Plan, setting: Setting, victim_seed: int = 0, *, n_patches: int = N_PATCHES, seed: int = 0
+) -> Contest:
+    """The contest on SynthStreets, with the shipped networks and attackers."""
+    victim = network(plan, f"victim-{victim_seed}")
+    shadows = [network(plan, f"shadow-{setting}-{k}") for k in plan.shadow_seeds]
+    return contest(plan, setting, victim, shadows, n_patches=n_patches, seed=seed)
+
+
+def rows(of: Contest, notebook: str) -> list[results.ResultRow]:
+    """The contest as rows of the final table."""
+    out = []
+    for attack in of.attacks:
+        area = metrics.auc(attack.scores, of.member)
+        values = {"auc": area.value, "auc_low": area.low, "auc_high": area.high}
+        if area.n_nonmembers >= 1 / results.TPR_FPR:
+            tpr = metrics.tpr_at_fpr(attack.scores, of.member, results.TPR_FPR)
+            values |= {"tpr_at_1pct": tpr.value, "tpr_low": tpr.low, "tpr_high": tpr.high}
+        accuracy = metrics.balanced_accuracy_at(attack.scores, of.member, attack.threshold)
+        out.append(
+            results.ResultRow(
+                notebook=notebook,
+                victim=of.victim,
+                setting=of.setting,
+                attack=attack.name,
+                representation=attack.representation,
+                n_members=area.n_members,
+                n_nonmembers=area.n_nonmembers,
+                note=f"balanced accuracy at the shadows' threshold {accuracy}",
+                **values,
+            )
+        )
+    return out
+
+
+# ----------------------------------------------------------------------------------- commands
+
+
+def train_weights(preset: str = "full", force: bool = False, plan: Plan | None = None) -> None:
+    """Train whatever is missing in ``weights/`` (with `force`: everything); resumable."""
+    plan = plan or Plan()
+    started = time.monotonic()
+    if force:
+        for path in plan.weights.glob("*.safetensors"):
+            path.unlink()
+        (plan.weights / "manifest.json").unlink(missing_ok=True)
+    nets = {name: network(plan, name) for name in network_names(plan)}
+    for setting in SETTINGS:
+        shadows = [nets[f"shadow-{setting}-{k}"] for k in plan.shadow_seeds]
+        names = {r: f"attack-{setting}-{slug(r)}" for r in attacks.REPRESENTATIONS}
+        missing = [r for r, name in names.items() if shipped(plan, name) is None]
+        if missing:
+            _train_attackers(plan, setting, missing, shadows)
+    size = sum(path.stat().st_size for path in plan.weights.glob("*.safetensors")) / 2**20
+    minutes = (time.monotonic() - started) / 60
+    print(f"{plan.weights}: {size:.1f} MiB, complete after {minutes:.1f} minutes of this run")
+
+
+CAMVID_SIZE = (160, 224)  # multiples of 32, as the networks need; CamVid's shape is 3:4
+
+
+def camvid_experiment(root: Path, preset: str = "full", plan: Plan | None = None) -> list:
+    """The same chain on CamVid, both settings; prints and returns the rows of the table.
+
+    The networks are trained into ``build/camvid`` and reused by a later run.
+    """
+    plan = plan or Plan(
+        sizes=Sizes(),
+        recipe=Recipe(n_classes=11, epochs=80 if preset == "full" else 2, batch=8, patience=100),
+        attack=AttackRecipe(epochs=12 if preset == "full" else 1, batch=16),
+        weights=results.build_folder() / "camvid" / preset,
+    )
+    scenes = camvid(root, size=CAMVID_SIZE)
+    out = []
+    for setting in SETTINGS:
+        whole = splits.camvid_split(scenes, setting)
+        victim = load_or_train(
+            plan,
+            f"camvid-victim-{setting}",
+            whole.victim_members,
+            whole.victim_nonmembers,
+            whole.victim_held_out,
+            seed=1,
+        )
+        shadow = load_or_train(
+            plan,
+            f"camvid-shadow-{setting}",
+            whole.shadow_members,
+            whole.shadow_nonmembers,
+            whole.shadow_held_out,
+            seed=2,
+        )
+        for of in (victim, shadow):
+            member, nonmember = (of.meta["metrics"][f"{k}_miou"] for k in ("member", "nonmember"))
+            print(f"{of.name}: mIoU {member:.3f} on members, {nonmember:.3f} on non-members")
+        out += rows(contest(plan, setting, victim, [shadow]), "camvid")
+    print(results.table(out))
+    results.record(out)
+    return out
