@@ -61,6 +61,13 @@ class Outputs:
     def __len__(self) -> int:
         return len(self.masks)
 
+    def subset(self, indices: np.ndarray) -> Outputs:
+        """The outputs on the images at `indices`, int or bool."""
+        chosen = torch.from_numpy(np.asarray(indices))
+        kept = None if self.posteriors is None else self.posteriors[chosen]
+        loss_maps, masks = self.loss_maps[chosen], self.masks[chosen]
+        return Outputs(loss_maps, masks, self.member[indices], self.n_classes, kept)
+
     def maps(self, representation: Representation, indices: Tensor | slice) -> Tensor:
         """The representation float32 [B,K,H,W] of the images at `indices`."""
         masks = self.masks[indices].long()
@@ -265,6 +272,26 @@ def patch_scores(
     return torch.cat(one).view(len(maps), n_patches).float().cpu()
 
 
+def score_outputs(
+    net: nn.Module,
+    shown: Outputs,
+    representation: Representation,
+    *,
+    n_patches: int,
+    patch: int,
+    seed: int,
+    progress: str | None = None,
+) -> np.ndarray:
+    """Patch scores float32 [N,P] of one attacker on outputs that were kept."""
+    generator = torch.Generator().manual_seed(seed)
+    starts = range(0, len(shown), 16)
+    parts = [
+        patch_scores(net, shown.maps(representation, slice(i, i + 16)), n_patches, patch, generator)
+        for i in tqdm(starts, desc=progress, unit="batch", disable=not progress, mininterval=2)
+    ]
+    return torch.cat(parts).numpy()
+
+
 def stream_scores(
     model: nn.Module,
     scenes: Sequence[Scenes],
@@ -394,14 +421,15 @@ def _patches(shadows, chosen, recipe, generator) -> tuple[Tensor, Tensor]:
 
 
 def _select_scores(net, shadows, select, recipe, seed) -> tuple[np.ndarray, np.ndarray]:
-    generator = torch.Generator().manual_seed(seed)
     scores, labels = [], []
     for k, shadow in enumerate(shadows):
-        for images in select[select[:, 0] == k, 1].split(16):
-            maps = shadow.maps(recipe.representation, images)
-            scores.append(patch_scores(net, maps, 4, recipe.patch, generator).mean(1))
-            labels.append(shadow.member[images.numpy()])
-    return torch.cat(scores).numpy(), np.concatenate(labels)
+        aside = shadow.subset(select[select[:, 0] == k, 1].numpy())
+        patches = score_outputs(
+            net, aside, recipe.representation, n_patches=4, patch=recipe.patch, seed=seed
+        )
+        scores.append(patches.mean(1))
+        labels.append(aside.member)
+    return np.concatenate(scores), np.concatenate(labels)
 
 
 # ------------------------------------------------------------------------- the bars to be passed

@@ -11,8 +11,12 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import multiprocessing
+import os
+import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -23,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from sklearn.model_selection import cross_val_predict
 from torch import nn
+from tqdm.std import tqdm
 
 from segleak_utils import attacks, metrics, results, splits, victims
 from segleak_utils.attacks import AttackRecipe, Outputs, Representation
@@ -32,6 +37,7 @@ from segleak_utils.victims import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "weights"
+_bar_line = 0  # where a worker that trains beside others draws its progress bar
 VERSION = 1  # part of every cache key: raise it when cached numbers change
 
 Setting = Literal["dependent", "independent"]
@@ -76,6 +82,14 @@ class Plan:
         return results.build_folder()
 
 
+def plan_of(preset: str, data_root: Path = ROOT / "data") -> Plan:
+    """The default experiment as a notebook's preset has it: ``quick`` scores fewer non-members."""
+    n_nonmembers = {"quick": 1000, "full": 2000}
+    if preset not in n_nonmembers:
+        raise ValueError(f"preset {preset!r}; expected one of {', '.join(n_nonmembers)}")
+    return Plan(sizes=Sizes(n_nonmembers=n_nonmembers[preset]), data_root=Path(data_root))
+
+
 def split(plan: Plan, setting: Setting, *, victim_seed: int = 0, shadow_seed: int = 0) -> Split:
     """Members and non-members of a victim and of one of its shadows, on SynthStreets."""
     if setting not in SETTINGS:
@@ -117,8 +131,12 @@ def _ship(plan: Plan, name: str, model: nn.Module, meta: dict) -> None:
     meta = {**meta, "versions": versions}
     digest = victims.save_weights(model, plan.weights / f"{name}.safetensors", meta)
     entries = manifest(plan.weights) | {name: {"sha256": digest, **meta}}
+    _write_manifest(plan.weights, entries)
+
+
+def _write_manifest(folder: Path, entries: dict[str, dict]) -> None:
     text = json.dumps(dict(sorted(entries.items())), indent=1, ensure_ascii=False)
-    results.write_whole(plan.weights / "manifest.json", text + "\n")
+    results.write_whole(folder / "manifest.json", text + "\n")
 
 
 def shipped(plan: Plan, name: str) -> Path | None:
@@ -152,19 +170,23 @@ def network_names(plan: Plan) -> list[str]:
     return [*shadows[0], *(f"victim-{k}" for k in VICTIM_SEEDS), *shadows[1]]
 
 
-def network(plan: Plan, name: str) -> Network:
-    """A victim (``victim-0``) or shadow (``shadow-dependent-0``): loaded if there, else trained."""
+def roles(plan: Plan, name: str) -> tuple[Scenes, Scenes, Scenes]:
+    """Members, non-members and held-out scenes of a network of that name."""
     if name not in network_names(plan):
         raise ValueError(f"unknown network {name!r}; known: {', '.join(network_names(plan))}")
     kind, *setting, seed = name.split("-")
     if kind == "victim":
         whole = split(plan, "dependent", victim_seed=int(seed))
-        roles = whole.victim_members, whole.victim_nonmembers, whole.victim_held_out
-    else:
-        whole = split(plan, setting[0], shadow_seed=int(seed))
-        roles = whole.shadow_members, whole.shadow_nonmembers, whole.shadow_held_out
+        return whole.victim_members, whole.victim_nonmembers, whole.victim_held_out
+    whole = split(plan, setting[0], shadow_seed=int(seed))
+    return whole.shadow_members, whole.shadow_nonmembers, whole.shadow_held_out
+
+
+def network(plan: Plan, name: str) -> Network:
+    """A victim (``victim-0``) or shadow (``shadow-dependent-0``): loaded if there, else trained."""
+    scenes = roles(plan, name)
     # Each network has a seed of its own: victim and shadow must not start from one point.
-    return load_or_train(plan, name, *roles, seed=1 + network_names(plan).index(name))
+    return load_or_train(plan, name, *scenes, seed=1 + network_names(plan).index(name))
 
 
 def load_or_train(
@@ -194,6 +216,7 @@ def _train_network(plan, name, members, nonmembers, held_out, seed) -> None:
         seed=seed,
         checkpoint=checkpoint,
         progress=name if plan.progress else None,
+        line=_bar_line,
     )
     seen = members.subset(range(min(200, len(members))))
     fresh = nonmembers.subset(range(min(200, len(nonmembers))))
@@ -353,18 +376,10 @@ def patch_attack(representation: Representation) -> str:
     return f"patches, {representation}"
 
 
-def contest(
-    plan: Plan,
-    setting: str,
-    victim: Network,
-    shadows: list[Network],
-    *,
-    n_patches: int = N_PATCHES,
-    seed: int = 0,
-) -> Contest:
-    """Every attack on one victim: blind, global loss, per-class regression, the patch attacks.
+def bars(plan: Plan, setting: str, victim: Network, shadows: list[Network]) -> Contest:
+    """The cheap attacks that a patch attack has to pass: blind, global loss, per-class regression.
 
-    All learning and all thresholds come from the shadows. The patch attacks see the same patches.
+    All learning and all thresholds come from the shadows.
     Raises ValueError where the victim's scenes and a shadow's overlap.
     """
     for of in shadows:
@@ -389,6 +404,24 @@ def contest(
     scores = attacks.global_loss_scores(shown).astype(np.float64)
     threshold = metrics.best_threshold(own, member)
     found.insert(1, Attack(GLOBAL, "mean loss", scores, threshold))
+    return Contest(victim.name, setting, shown.member, tuple(found))
+
+
+def contest(
+    plan: Plan,
+    setting: str,
+    victim: Network,
+    shadows: list[Network],
+    *,
+    n_patches: int = N_PATCHES,
+    seed: int = 0,
+) -> Contest:
+    """Every attack on one victim: the `bars`, then the patch attacks, which see the same patches.
+
+    Raises ValueError where the victim's scenes and a shadow's overlap.
+    """
+    cheap = bars(plan, setting, victim, shadows)
+    found = list(cheap.attacks)
     trained = {r: attacker(plan, setting, r, shadows) for r in attacks.REPRESENTATIONS}
     for representation, patches in _patch_scores(plan, victim, trained, n_patches, seed).items():
         found.append(
@@ -400,7 +433,7 @@ def contest(
                 patches,
             )
         )
-    return Contest(victim.name, setting, shown.member, tuple(found))
+    return replace(cheap, attacks=tuple(found))
 
 
 def check_apart(victim: Network, shadow: Network) -> None:
@@ -483,6 +516,13 @@ def train_weights(preset: str = "full", force: bool = False, plan: Plan | None =
         for path in plan.weights.glob("*.safetensors"):
             path.unlink()
         (plan.weights / "manifest.json").unlink(missing_ok=True)
+        for begun in ("checkpoints", "training"):
+            shutil.rmtree(plan.build / begun, ignore_errors=True)
+    missing = [name for name in network_names(plan) if shipped(plan, name) is None]
+    for name in missing:
+        roles(plan, name)  # draws the scenes here, before two workers want the same ones
+    if len(missing) > 1 and (os.cpu_count() or 1) > 1 and not torch.cuda.is_available():
+        _train_side_by_side(plan, missing)
     nets = {name: network(plan, name) for name in network_names(plan)}
     for setting in SETTINGS:
         shadows = [nets[f"shadow-{setting}-{k}"] for k in plan.shadow_seeds]
@@ -493,6 +533,39 @@ def train_weights(preset: str = "full", force: bool = False, plan: Plan | None =
     size = sum(path.stat().st_size for path in plan.weights.glob("*.safetensors")) / 2**20
     minutes = (time.monotonic() - started) / 60
     print(f"{plan.weights}: {size:.1f} MiB, complete after {minutes:.1f} minutes of this run")
+
+
+def _train_side_by_side(plan: Plan, names: list[str]) -> None:
+    """One network a core at a time: nets this small gain little from a second thread."""
+    workers = min(len(names), os.cpu_count() or 1)
+    context = multiprocessing.get_context("spawn")
+    shared = context.RLock(), context.Value("i", 0)
+    with ProcessPoolExecutor(workers, context, _begin_worker, shared) as pool:
+        jobs = {pool.submit(_train_apart, plan, name): name for name in names}
+        for job in as_completed(jobs):
+            name, apart = jobs[job], job.result()
+            entries = manifest(plan.weights) | manifest(apart.weights)
+            plan.weights.mkdir(parents=True, exist_ok=True)
+            # the manifest first: a file that it does not name would be refused
+            _write_manifest(plan.weights, entries)
+            os.replace(shipped(apart, name), plan.weights / f"{name}.safetensors")
+            shutil.rmtree(apart.weights)
+
+
+def _begin_worker(lock, counter) -> None:
+    global _bar_line
+    torch.set_num_threads(1)
+    tqdm.set_lock(lock)
+    with counter.get_lock():
+        _bar_line, counter.value = counter.value, counter.value + 1
+
+
+def _train_apart(plan: Plan, name: str) -> Plan:
+    """Train a network into a folder of its own; only one process may write a manifest."""
+    recipe = hashlib.sha256(plan.recipe.model_dump_json().encode()).hexdigest()[:8]
+    apart = replace(plan, weights=plan.build / "training" / f"{name}-{recipe}")
+    network(apart, name)
+    return apart
 
 
 CAMVID_SIZE = (160, 224)  # multiples of 32, as the networks need; CamVid's shape is 3:4

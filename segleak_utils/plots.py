@@ -215,17 +215,12 @@ def render_class_gap(losses: np.ndarray, member: np.ndarray, class_names: Sequen
     left, right = axes[0]
     rows = np.arange(len(class_names))
     means, errors = [], []
-    for chosen in (member, ~member):
-        found = losses[chosen]
-        n = np.maximum((~np.isnan(found)).sum(0), 1)
-        with np.errstate(invalid="ignore"):
-            means.append(
-                np.array([np.nanmean(c) if not np.isnan(c).all() else np.nan for c in found.T])
-            )
-            errors.append(
-                np.array([np.nanstd(c) if not np.isnan(c).all() else np.nan for c in found.T])
-                / np.sqrt(n)
-            )
+    for found in (losses[member], losses[~member]):
+        seen = ~np.isnan(found)
+        n = np.where(seen.any(0), seen.sum(0), np.nan)  # NaN: a class that no image has
+        mean = np.nansum(found, 0) / n
+        means.append(mean)
+        errors.append(np.sqrt(np.nansum((found - mean) ** 2, 0) / n) / np.sqrt(n))
     left.hlines(rows, means[0], means[1], color="#bbbbbb", lw=2)
     left.plot(means[0], rows, "o", color=MEMBER, label="members")
     left.plot(means[1], rows, "D", color=NONMEMBER, label="non-members")

@@ -182,6 +182,7 @@ def train_victim(
     seed: int,
     checkpoint: Path | None = None,
     progress: str | None = "victim",
+    line: int = 0,
 ) -> tuple[nn.Module, list[dict]]:
     """Train a victim on its members as a practitioner would; return it with its history.
 
@@ -189,6 +190,7 @@ def train_victim(
     hardware has it, and the weights of the best held-out mIoU. The history holds one dict an
     epoch: ``epoch, loss`` and, when looked at, ``held_out_miou``. With `checkpoint` an interrupted
     run goes on where it stopped; two runs with one seed on one machine give the same weights.
+    `line` is the row of the progress bar, where several victims are trained side by side.
     Raises ValueError where recipe and scenes disagree on the classes, or on an empty set.
     """
     if members.n_classes != recipe.n_classes or held_out.n_classes != recipe.n_classes:
@@ -214,7 +216,12 @@ def train_victim(
         run = _resume(checkpoint, identity, model, optimiser, schedule) or run
 
     bar = tqdm(
-        total=recipe.epochs, initial=run["epoch"], desc=progress, unit="epoch", disable=not progress
+        total=recipe.epochs,
+        initial=run["epoch"],
+        desc=progress,
+        unit="epoch",
+        disable=not progress,
+        position=line,
     )
     with bar, torch.random.fork_rng(devices=[]):
         while run["epoch"] < recipe.epochs and run["waited"] < recipe.patience:
