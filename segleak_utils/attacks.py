@@ -9,7 +9,7 @@ Throughout, a higher score means "member".
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -28,6 +28,9 @@ from tqdm.std import tqdm
 from segleak_utils import representations
 from segleak_utils.data import Scenes
 from segleak_utils.victims import best_device, device_of, posterior_batches
+
+# On a CPU more of them at once fall out of its cache: 96 take ten times as long a patch.
+_PATCHES_AT_ONCE = 8
 
 Representation = Literal["loss map", "loss map + label", "concatenation"]
 REPRESENTATIONS: tuple[Representation, ...] = ("loss map", "loss map + label", "concatenation")
@@ -126,7 +129,7 @@ class PatchNet(nn.Module):
     by the mean, so a patch of any size can be scored.
     """
 
-    def __init__(self, representation: Representation, n_classes: int, width: int = 32) -> None:
+    def __init__(self, representation: Representation, n_classes: int, width: int = 16) -> None:
         super().__init__()
         self.representation, self.n_classes, self.width = representation, n_classes, width
         self.channels = channels(representation, n_classes)
@@ -228,10 +231,18 @@ def patch_corners(
 
 def crop(maps: Tensor, corners: Tensor, patch: int) -> Tensor:
     """Cut patches: maps [N,K,H,W], corners [N,P,2] → [N*P,K,patch,patch]."""
+    return torch.cat([*_cut(maps, corners, patch, at_once=max(1, corners.shape[:2].numel()))])
+
+
+def _cut(maps: Tensor, corners: Tensor, patch: int, at_once: int) -> Iterator[Tensor]:
+    """The patches in the order of `crop`, a few at a time."""
     windows = maps.unfold(2, patch, 1).unfold(3, patch, 1)
     image = torch.arange(len(maps)).repeat_interleave(corners.shape[1])
     rows, columns = corners.reshape(-1, 2).unbind(-1)
-    return windows[image, :, rows, columns]
+    for i in range(0, len(image), at_once):
+        some = slice(i, i + at_once)
+        patches = windows[image[some], :, rows[some], columns[some]]
+        yield patches.contiguous(memory_format=torch.channels_last)
 
 
 def _margin(logits: Tensor, score: str) -> Tensor:
@@ -260,16 +271,9 @@ def patch_scores(
     """
     net.eval()
     corners = patch_corners(len(maps), n_patches, tuple(maps.shape[-2:]), patch, generator)
-    device = device_of(net)
-    if batched:
-        flat = _margin(net(crop(maps, corners, patch).to(device)), score)
-        return flat.view(len(maps), n_patches).float().cpu()
-    one = [
-        _margin(net(crop(maps[i : i + 1], corners[i : i + 1, p : p + 1], patch).to(device)), score)
-        for i in range(len(maps))
-        for p in range(n_patches)
-    ]
-    return torch.cat(one).view(len(maps), n_patches).float().cpu()
+    parts = _cut(maps, corners, patch, _PATCHES_AT_ONCE if batched else 1)
+    scores = [_margin(net(part.to(device_of(net))), score) for part in parts]
+    return torch.cat(scores).view(len(maps), n_patches).float().cpu()
 
 
 def score_outputs(
@@ -317,6 +321,25 @@ def stream_scores(
     return {r: torch.cat(parts).numpy() for r, parts in kept.items()}
 
 
+@torch.inference_mode()
+def evidence_map(net: nn.Module, maps: Tensor, patch: int, steps: int = 24) -> Tensor:
+    """Where an attacker sees a member: float32 [H,W] for one representation [1,K,H,W].
+
+    Each pixel has the mean score of the patches that cover it, on a regular grid of at most
+    `steps` x `steps` patches that reaches every edge.
+    """
+    size = tuple(maps.shape[-2:])
+    rows, columns = (torch.linspace(0, s - patch, steps).round().long().unique() for s in size)
+    corners = torch.cartesian_prod(rows, columns)
+    total, count = torch.zeros(size), torch.zeros(size)
+    for part in corners.split(_PATCHES_AT_ONCE):
+        logits = net.eval()(crop(maps, part[None], patch).to(device_of(net)))
+        for (row, column), score in zip(part.tolist(), _margin(logits, "margin"), strict=True):
+            total[row : row + patch, column : column + patch] += score.item()
+            count[row : row + patch, column : column + patch] += 1
+    return total / count
+
+
 @dataclass(frozen=True)
 class AttackRecipe:
     """How a patch attacker is trained; every choice made on shadow data."""
@@ -327,7 +350,7 @@ class AttackRecipe:
     batch: int = 32
     lr: float = 3e-3
     weight_decay: float = 1e-2
-    width: int = 32
+    width: int = 16
     select_share: float = 0.15
 
 
@@ -338,6 +361,7 @@ def train_attacker(
     seed: int,
     net: nn.Module | None = None,
     progress: str | None = "attacker",
+    line: int = 0,
 ) -> tuple[nn.Module, list[dict], tuple[np.ndarray, np.ndarray]]:
     """Train a patch classifier to tell the shadows' members from their non-members.
 
@@ -356,7 +380,7 @@ def train_attacker(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = net or PatchNet(recipe.representation, shadows[0].n_classes, recipe.width)
-    net = net.to(best_device())
+    net = net.to(best_device(), memory_format=torch.channels_last)
     learn, select = _hold_out(shadows, recipe.select_share, generator)
     optimiser = torch.optim.AdamW(net.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
     steps = len(learn) // recipe.batch
@@ -366,7 +390,8 @@ def train_attacker(
         optimiser, recipe.lr, total_steps=steps * recipe.epochs
     )
     history, best, kept, aside = [], -1.0, None, None
-    bar = tqdm(range(recipe.epochs), desc=progress, unit="epoch", disable=not progress)
+    epochs = range(recipe.epochs)
+    bar = tqdm(epochs, desc=progress, unit="epoch", disable=not progress, position=line)
     for epoch in bar:
         net.train()
         order, total = learn[torch.randperm(len(learn), generator=generator)], 0.0
@@ -415,7 +440,7 @@ def _patches(shadows, chosen, recipe, generator) -> tuple[Tensor, Tensor]:
         corners = patch_corners(len(maps), 1, size, recipe.patch, generator)
         patches.append(crop(maps, corners, recipe.patch))
         labels.append(torch.from_numpy(shadow.member[images.numpy()]).long())
-    cut = torch.cat(patches)
+    cut = torch.cat(patches).contiguous(memory_format=torch.channels_last)
     flip = torch.rand(len(cut), generator=generator) < 0.5
     return torch.where(flip[:, None, None, None], cut.flip(-1), cut), torch.cat(labels)
 

@@ -291,7 +291,7 @@ def attacker(
     """
     name = f"attack-{setting}-{slug(representation)}"
     if shipped(plan, name) is None:
-        _train_attackers(plan, setting, [representation], shadows)
+        _train_attacker(plan, name, representation, shadows)
     entry = manifest(plan.weights)[name]
     if entry["shadows"] != {of.name: of.sha256 for of in shadows}:
         raise ValueError(
@@ -301,37 +301,37 @@ def attacker(
     state, meta = victims.read_weights(shipped(plan, name), entry["sha256"])
     net = attacks.PatchNet(representation, shadows[0].members.n_classes, meta["recipe"]["width"])
     net.load_state_dict(state)
-    return net.eval().to(victims.best_device()), entry
+    return net.eval().to(victims.best_device(), memory_format=torch.channels_last), entry
 
 
-def _train_attackers(plan, setting, wanted, shadows) -> None:
-    keep = "concatenation" in wanted
-    told = (lambda of: of.name) if plan.progress else (lambda of: None)
+def _train_attacker(plan, name, representation, shadows) -> None:
+    started = time.monotonic()
     shown = [
         attacks.outputs(
-            of.model, of.members, of.nonmembers, keep_posteriors=keep, progress=told(of)
+            of.model,
+            of.members,
+            of.nonmembers,
+            keep_posteriors=representation == "concatenation",
         )
         for of in shadows
     ]
-    for representation in wanted:
-        name, started = f"attack-{setting}-{slug(representation)}", time.monotonic()
-        recipe = replace(plan.attack, representation=representation)
-        net, history, (scores, member) = attacks.train_attacker(
-            recipe, shown, seed=1, progress=name if plan.progress else None
-        )
-        meta = {
-            "kind": "attacker",
-            "recipe": asdict(recipe),
-            "seed": 1,
-            "shadows": {of.name: of.sha256 for of in shadows},
-            "threshold": metrics.best_threshold(scores, member),
-            "metrics": {
-                "select_auc": [round(h["select_auc"], 4) for h in history],
-                "train_loss": [round(h["loss"], 4) for h in history],
-                "seconds": round(time.monotonic() - started),
-            },
-        }
-        _ship(plan, name, net, meta)
+    recipe = replace(plan.attack, representation=representation)
+    net, history, (scores, member) = attacks.train_attacker(
+        recipe, shown, seed=1, progress=name if plan.progress else None, line=_bar_line
+    )
+    meta = {
+        "kind": "attacker",
+        "recipe": asdict(recipe),
+        "seed": 1,
+        "shadows": {of.name: of.sha256 for of in shadows},
+        "threshold": metrics.best_threshold(scores, member),
+        "metrics": {
+            "select_auc": [round(h["select_auc"], 4) for h in history],
+            "train_loss": [round(h["loss"], 4) for h in history],
+            "seconds": round(time.monotonic() - started),
+        },
+    }
+    _ship(plan, name, net, meta)
 
 
 # ------------------------------------------------------------------------------------ contest
@@ -521,35 +521,29 @@ def train_weights(preset: str = "full", force: bool = False, plan: Plan | None =
     missing = [name for name in network_names(plan) if shipped(plan, name) is None]
     for name in missing:
         roles(plan, name)  # draws the scenes here, before two workers want the same ones
-    if len(missing) > 1 and (os.cpu_count() or 1) > 1 and not torch.cuda.is_available():
-        _train_side_by_side(plan, missing)
-    nets = {name: network(plan, name) for name in network_names(plan)}
-    for setting in SETTINGS:
-        shadows = [nets[f"shadow-{setting}-{k}"] for k in plan.shadow_seeds]
-        names = {r: f"attack-{setting}-{slug(r)}" for r in attacks.REPRESENTATIONS}
-        missing = [r for r, name in names.items() if shipped(plan, name) is None]
-        if missing:
-            _train_attackers(plan, setting, missing, shadows)
+    _side_by_side(plan, _network_apart, missing)
+    missing = [
+        (setting, representation)
+        for setting in SETTINGS
+        for representation in attacks.REPRESENTATIONS
+        if shipped(plan, f"attack-{setting}-{slug(representation)}") is None
+    ]
+    _side_by_side(plan, _attacker_apart, missing)
     size = sum(path.stat().st_size for path in plan.weights.glob("*.safetensors")) / 2**20
     minutes = (time.monotonic() - started) / 60
     print(f"{plan.weights}: {size:.1f} MiB, complete after {minutes:.1f} minutes of this run")
 
 
-def _train_side_by_side(plan: Plan, names: list[str]) -> None:
-    """One network a core at a time: nets this small gain little from a second thread."""
-    workers = min(len(names), os.cpu_count() or 1)
+def _side_by_side(plan: Plan, train: Callable, what: list) -> None:
+    """Train with one process a core: nets this small gain little from a second thread."""
+    if not what:
+        return
+    workers = 1 if torch.cuda.is_available() else min(len(what), os.cpu_count() or 1)
     context = multiprocessing.get_context("spawn")
     shared = context.RLock(), context.Value("i", 0)
     with ProcessPoolExecutor(workers, context, _begin_worker, shared) as pool:
-        jobs = {pool.submit(_train_apart, plan, name): name for name in names}
-        for job in as_completed(jobs):
-            name, apart = jobs[job], job.result()
-            entries = manifest(plan.weights) | manifest(apart.weights)
-            plan.weights.mkdir(parents=True, exist_ok=True)
-            # the manifest first: a file that it does not name would be refused
-            _write_manifest(plan.weights, entries)
-            os.replace(shipped(apart, name), plan.weights / f"{name}.safetensors")
-            shutil.rmtree(apart.weights)
+        for job in as_completed([pool.submit(train, plan, item) for item in what]):
+            _adopt(plan, job.result())
 
 
 def _begin_worker(lock, counter) -> None:
@@ -560,11 +554,32 @@ def _begin_worker(lock, counter) -> None:
         _bar_line, counter.value = counter.value, counter.value + 1
 
 
-def _train_apart(plan: Plan, name: str) -> Plan:
-    """Train a network into a folder of its own; only one process may write a manifest."""
-    recipe = hashlib.sha256(plan.recipe.model_dump_json().encode()).hexdigest()[:8]
-    apart = replace(plan, weights=plan.build / "training" / f"{name}-{recipe}")
+def _apart(plan: Plan, *key: object) -> Plan:
+    """The plan with a weights folder for one worker alone: only one process writes a manifest."""
+    of = hashlib.sha256(json.dumps([str(part) for part in key]).encode()).hexdigest()
+    return replace(plan, weights=plan.build / "training" / of[:16])
+
+
+def _adopt(plan: Plan, apart: Plan) -> None:
+    """Move what a worker has trained to the plan's weights."""
+    # the manifest first: a file that it does not name would be refused
+    _write_manifest(plan.weights, manifest(plan.weights) | manifest(apart.weights))
+    for path in apart.weights.glob("*.safetensors"):
+        os.replace(path, plan.weights / path.name)
+    shutil.rmtree(apart.weights)
+
+
+def _network_apart(plan: Plan, name: str) -> Plan:
+    apart = _apart(plan, name, plan.recipe, plan.sizes)
     network(apart, name)
+    return apart
+
+
+def _attacker_apart(plan: Plan, what: tuple[Setting, Representation]) -> Plan:
+    setting, representation = what
+    shadows = [network(plan, f"shadow-{setting}-{k}") for k in plan.shadow_seeds]
+    apart = _apart(plan, *what, plan.attack, [of.sha256 for of in shadows])
+    attacker(apart, setting, representation, shadows)
     return apart
 
 

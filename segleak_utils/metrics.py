@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
-from scipy.stats import binomtest, norm, rankdata
+from scipy.stats import binomtest, norm, rankdata, t
 from sklearn.metrics import roc_curve
 
 
@@ -186,6 +186,19 @@ def tpr_at_fpr(scores: ArrayLike, member: ArrayLike, fpr: float, level: float = 
     hits = int((inside > threshold).sum())
     low, high = _clopper_pearson(hits, len(inside), level)
     return Interval(hits / len(inside), low, high, len(inside), len(outside), level)
+
+
+def mean_difference(values: ArrayLike, member: ArrayLike, level: float = 0.95) -> Interval:
+    """Mean of `values` [n] over the members minus that over the non-members (Welch's interval)."""
+    values, member = _checked(values, member, "values")
+    _check_level(level)
+    inside, outside = values[member], values[~member]
+    parts = np.array([x.var(ddof=1) / len(x) for x in (inside, outside)])
+    value, half = float(inside.mean() - outside.mean()), 0.0
+    if parts.any():  # else both groups are constant
+        freedom = parts.sum() ** 2 / (parts**2 / (len(inside) - 1, len(outside) - 1)).sum()
+        half = float(t.ppf(0.5 + level / 2, freedom) * np.sqrt(parts.sum()))
+    return Interval(value, value - half, value + half, len(inside), len(outside), level)
 
 
 def best_threshold(scores: ArrayLike, member: ArrayLike) -> float:

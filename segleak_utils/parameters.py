@@ -36,31 +36,34 @@ class StartHere(Common):
     """00_start_here"""
 
     victim_seed: VictimSeed = 0
-    n_nonmembers: _integer(50, 5000) = 500
 
 
 class VictimInference(Common):
-    """01_victim_inference; ``example`` is the index of the scene that is looked at."""
+    """01_victim_inference; ``example`` is the member that is looked at, ``n_images`` are scored
+    of each group."""
 
     victim_seed: VictimSeed = 0
-    example: _integer(0, 100_000) = 0
+    example: _integer(0, 399) = 0
+    n_images: _integer(20, 2000) = 200
 
 
 class StructuredLossMap(Common):
-    """02_structured_loss_map"""
+    """02_structured_loss_map; ``example`` is the member that is looked at."""
 
     victim_seed: VictimSeed = 0
-    n_nonmembers: _integer(50, 5000) = 1000
+    example: _integer(0, 399) = 0
 
 
 class AttackTraining(Common):
-    """03_attack_training; ``patch`` is the side in pixels, ``live_members`` is for the live run."""
+    """03_attack_training; ``patch`` is the side in pixels, ``live_images`` are the members, and as
+    many non-members, of the shadow that the live training learns from."""
 
     setting: Setting = "dependent"
     patch: _integer(16, 128) = 90
     n_patches: _integer(1, 64) = 6
-    epochs: _integer(1, 50) = 5
-    live_members: _integer(20, 2000) = 100
+    max_patches: _integer(1, 64) = 16
+    epochs: _integer(1, 50) = 6
+    live_images: _integer(20, 400) = 200
 
 
 class RocAnalysis(Common):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt
 
 from segleak_utils.synthstreets import VOID  # 255
 
@@ -151,6 +152,26 @@ def class_shares(mask: torch.Tensor, n_classes: int, *, check: bool = True) -> t
     labelled = mask != VOID
     pixels = _sum_by_class(labelled.double(), mask, n_classes)
     return (pixels / _labelled_pixels(labelled)[:, None]).float()
+
+
+def boundary_distance(mask: torch.Tensor) -> torch.Tensor:
+    """Of each pixel, the distance to the nearest pixel across a label boundary, float32 [N,H,W].
+
+    A boundary pixel has a neighbour (above, below, left or right) of another label, void included;
+    its distance is 0. In a mask of one label there is no boundary: infinite.
+    Raises ValueError for a mask that is not integer [N, H, W].
+    """
+    _check_mask_shape(mask)
+    labels = mask.cpu().numpy()
+    edge = np.zeros(labels.shape, bool)
+    across = labels[:, :, 1:] != labels[:, :, :-1]
+    down = labels[:, 1:] != labels[:, :-1]
+    edge[:, :, 1:] |= across
+    edge[:, :, :-1] |= across
+    edge[:, 1:] |= down
+    edge[:, :-1] |= down
+    found = [distance_transform_edt(~e) if e.any() else np.full(e.shape, np.inf) for e in edge]
+    return torch.from_numpy(np.stack(found)).float()
 
 
 def dice(posterior: torch.Tensor, mask: torch.Tensor, *, check: bool = True) -> torch.Tensor:

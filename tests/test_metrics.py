@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import norm, ttest_ind
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from segleak_utils.metrics import (
@@ -19,6 +19,7 @@ from segleak_utils.metrics import (
     auc,
     balanced_accuracy_at,
     best_threshold,
+    mean_difference,
     paired_auc_difference,
     roc,
     tpr_at_fpr,
@@ -340,6 +341,24 @@ def test_calling_nobody_a_member_looks_good_only_unbalanced():
     scores, member = draw(9, m=20, n=180)
     assert accuracy_at(scores, member, np.inf).value == 0.9
     assert balanced_accuracy_at(scores, member, np.inf).value == 0.5
+
+
+# ---- difference of means -------------------------------------------------------------------------
+
+
+def test_the_difference_of_means_is_welchs():
+    values, member = draw(21, m=4, n=3)
+    found = mean_difference(values, member)
+    expected = ttest_ind(values[member], values[~member], equal_var=False).confidence_interval()
+    assert found.value == pytest.approx(values[member].mean() - values[~member].mean())
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert (found.n_members, found.n_nonmembers) == (4, 3)
+
+
+def test_the_difference_of_constants_is_exact():
+    member = np.arange(5) < 2
+    found = mean_difference(member * 2.0, member)
+    assert (found.value, found.low, found.high) == (2, 2, 2)
 
 
 # ---- errors --------------------------------------------------------------------------------------

@@ -21,9 +21,9 @@ def test_good_values_give_a_frozen_object():
 
 
 def test_unknown_name_is_named_with_a_suggestion_and_the_known_ones():
-    with pytest.raises(ValueError, match="unknown parameter n_nonmember") as caught:
-        parameters.check("02_structured_loss_map", n_nonmember=100)
-    assert "did you mean n_nonmembers?" in str(caught.value)
+    with pytest.raises(ValueError, match="unknown parameter n_image ") as caught:
+        parameters.check("01_victim_inference", n_image=100)
+    assert "did you mean n_images?" in str(caught.value)
     assert "Known parameters: preset, seed, data_root, victim_seed" in str(caught.value)
 
 
@@ -34,8 +34,8 @@ def test_unknown_name_is_named_with_a_suggestion_and_the_known_ones():
         ("00_start_here", "seed", -1, "greater than or equal to 0"),
         ("01_victim_inference", "victim_seed", 2, "less than or equal to 1"),
         ("01_victim_inference", "victim_seed", True, "a valid integer"),
-        ("02_structured_loss_map", "n_nonmembers", 49, "greater than or equal to 50"),
-        ("02_structured_loss_map", "n_nonmembers", "500", "a valid integer"),
+        ("01_victim_inference", "n_images", 19, "greater than or equal to 20"),
+        ("02_structured_loss_map", "example", "500", "a valid integer"),
         ("03_attack_training", "patch", 129, "less than or equal to 128"),
         ("03_attack_training", "epochs", 2.5, "a valid integer"),
         ("05_roc_analysis", "setting", "other", "'dependent' or 'independent'"),

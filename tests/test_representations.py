@@ -13,6 +13,7 @@ from segmentation_models_pytorch.losses import DiceLoss
 from segleak_utils.representations import (
     LOSS_SCALE,
     argmax_posterior,
+    boundary_distance,
     check_posterior,
     class_losses,
     class_shares,
@@ -414,3 +415,20 @@ def test_no_function_changes_its_input():
     class_losses(loss_map, mask, 19), class_shares(mask, 19), argmax_posterior(posterior)
     assert torch.equal(posterior, before) and torch.equal(mask, mask_before)
     assert torch.equal(loss_map, loss_before)
+
+
+# ---- distance to the boundary --------------------------------------------------------------------
+
+
+def test_distance_to_the_boundary_worked_by_hand():
+    mask = torch.tensor([[[0, 0, 0, 0, 1, 1, VOID]] * 3])
+    expected = torch.tensor([3.0, 2, 1, 0, 0, 0, 0]).expand(1, 3, 7)
+    torch.testing.assert_close(boundary_distance(mask), expected)
+    torch.testing.assert_close(boundary_distance(mask.mT), expected.mT)
+
+
+def test_a_mask_of_one_label_has_no_boundary():
+    two = torch.stack([torch.zeros(2, 3), torch.eye(2, 3)]).byte()
+    found = boundary_distance(two)
+    assert found[0].isinf().all()
+    assert found[1].isfinite().all()
