@@ -202,6 +202,12 @@ def load_or_train(
             "its scores would mean nothing. Train it again: python3 -m segleak_utils.run weights "
             "--force"
         )
+    if entry["recipe"] != plan.recipe.model_dump():
+        raise ValueError(
+            f"{name} in {plan.weights} was trained by another recipe: {entry['recipe']}, expected "
+            f"{plan.recipe.model_dump()}. Use that recipe, or train it again: "
+            "python3 -m segleak_utils.run weights --force"
+        )
     model, meta = victims.load_victim(shipped(plan, name), entry["sha256"])
     return Network(name, model, meta, entry["sha256"], members, nonmembers)
 
@@ -298,6 +304,13 @@ def attacker(
             f"{name} was trained on other shadows than those in {plan.weights}; train it again: "
             "python3 -m segleak_utils.run weights --force"
         )
+    wanted = asdict(replace(plan.attack, representation=representation))
+    if entry["recipe"] != wanted:
+        raise ValueError(
+            f"{name} in {plan.weights} was trained by another recipe: {entry['recipe']}, expected "
+            f"{wanted}. Use that recipe, or train it again: "
+            "python3 -m segleak_utils.run weights --force"
+        )
     state, meta = victims.read_weights(shipped(plan, name), entry["sha256"])
     net = attacks.PatchNet(representation, shadows[0].members.n_classes, meta["recipe"]["width"])
     net.load_state_dict(state)
@@ -382,6 +395,8 @@ def bars(plan: Plan, setting: str, victim: Network, shadows: list[Network]) -> C
     All learning and all thresholds come from the shadows.
     Raises ValueError where the victim's scenes and a shadow's overlap.
     """
+    if not shadows:
+        raise ValueError("no shadow to learn from; at least one is needed")
     for of in shadows:
         check_apart(victim, of)
     shown = loss_outputs(plan, victim)
@@ -467,7 +482,9 @@ def _patch_scores(plan, victim, trained, n_patches, seed) -> dict[Representation
 
     of = [entry["sha256"] for _, entry in trained.values()]
     scenes = victim.members.digest, victim.nonmembers.digest
-    return _cached(plan, ("patches", victim.sha256, *scenes, *of, n_patches, seed), compute)
+    return _cached(
+        plan, ("patches", victim.sha256, *scenes, *of, n_patches, plan.attack.patch, seed), compute
+    )
 
 
 def default_contest(

@@ -38,6 +38,14 @@ LOOKS = (
 _VOID_COLOUR = (0, 0, 0)
 
 
+def _looks(series: Sequence | Mapping, first: int = 0) -> Sequence[tuple[str, str, str]]:
+    """A look for each series; ValueError rather than two series that look alike."""
+    looks = (LOOKS[first:] + LOOKS[:first])[: len(series)]
+    if len(series) > len(looks):
+        raise ValueError(f"{len(series)} series in one picture; at most {len(looks)} differ enough")
+    return looks
+
+
 @dataclass(frozen=True)
 class Example:
     """One scene and what a network says about it.
@@ -185,7 +193,8 @@ def render_confidence(examples: Sequence[Example]) -> Figure:
         _picture(row[0], example.image)
         row[0].set_ylabel(example.title)
         top = example.posterior.amax(0)
-        true = example.posterior.gather(0, example.mask.clamp(max=len(example.posterior) - 1)[None])
+        label = example.mask.long().clamp(max=len(example.posterior) - 1)
+        true = example.posterior.gather(0, label[None])
         true = true[0].masked_fill(example.mask == VOID, torch.nan)
         for axis, values in ((row[1], top), (row[2], true)):
             shown = axis.imshow(values.numpy(), vmin=0, vmax=1, cmap="cividis")
@@ -261,7 +270,7 @@ def render_channels(
 ) -> Figure:
     """Channels of a representation as pictures in 0..1: rows of maps [K,H,W], K names on top."""
     figure, axes = _figure(
-        len(rows), len(names), figsize=(2.3 * len(names), 1.25 * len(rows) + 0.5)
+        len(rows), len(names), figsize=(2.3 * len(names), 1.02 * len(rows) + 0.5)
     )
     for line, (name, maps) in zip(axes, rows.items(), strict=True):
         line[0].set_ylabel(name)
@@ -374,7 +383,9 @@ def render_class_gap(
         n = np.where(seen.any(0), seen.sum(0), np.nan)  # NaN: a class that no image has
         mean = np.nansum(found, 0) / n
         means.append(mean)
-        errors.append(np.sqrt(np.nansum((found - mean) ** 2, 0) / n) / np.sqrt(n))
+        # one image gives no interval
+        variance = np.nansum((found - mean) ** 2, 0) / np.where(n > 1, n - 1, np.nan)
+        errors.append(np.sqrt(variance / n))
     left.hlines(rows, means[0], means[1], color="#bbbbbb", lw=2)
     left.plot(means[0], rows, "o", color=MEMBER, label="members")
     left.plot(means[1], rows, "D", color=NONMEMBER, label="non-members")
@@ -420,7 +431,7 @@ def render_roc(
     """ROC of several attacks on the same images: linear, and log-log from the 1/n floor up."""
     figure, axes = _figure(1, 2, figsize=(10.5, 4.6))
     linear, log = axes[0]
-    for (name, values), (colour, _, dash) in zip(scores.items(), LOOKS, strict=False):
+    for (name, values), (colour, _, dash) in zip(scores.items(), _looks(scores), strict=True):
         curve = metrics.roc(values, member)
         label = f"{name}: {areas[name]}"
         linear.plot(curve.fpr, curve.tpr, color=colour, ls=dash, label=label)
@@ -470,7 +481,9 @@ def render_against(
     """Estimates against a quantity, e.g. AUC against the number of patches, with 95 % bands."""
     figure, axes = _figure(figsize=(8.2, 3.9))
     axis = axes[0, 0]
-    for (name, found), (colour, marker, dash) in zip(series.items(), LOOKS[2:], strict=False):
+    for (name, found), (colour, marker, dash) in zip(
+        series.items(), _looks(series, 2), strict=True
+    ):
         axis.plot(x, [i.value for i in found], color=colour, marker=marker, ls=dash, label=name)
         axis.fill_between(
             x, [i.low for i in found], [i.high for i in found], color=colour, alpha=0.13, lw=0
@@ -602,7 +615,7 @@ def render_trainings(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> 
               (axes[0, 1], "select_auc", "AUC on shadow images kept aside", 0.5))  # fmt: skip
     for axis, key, label, guess in panels:
         for (name, history), (colour, marker, dash) in zip(
-            histories.items(), LOOKS[2:], strict=False
+            histories.items(), _looks(histories, 2), strict=True
         ):
             epochs = [h["epoch"] for h in history]
             axis.plot(epochs, [h[key] for h in history], ls=dash, marker=marker, color=colour,

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -123,13 +125,14 @@ def posteriors(model: Callable, images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def posterior_batches(
-    model: nn.Module, scenes: Scenes, batch: int = 16, *, progress: str | None = None
+    model: Callable, scenes: Scenes, batch: int = 16, *, progress: str | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (posteriors float32 [B,C,H,W], masks int64 [B,H,W]) over all scenes, in order.
 
     A stream: the posteriors of a few thousand images (5 MB each) are never in memory at once.
     """
-    model.eval()
+    if isinstance(model, nn.Module):
+        model.eval()
     device = device_of(model)
     bar = tqdm(total=len(scenes), desc=progress, unit="image", disable=not progress, mininterval=2)
     with bar:
@@ -138,9 +141,9 @@ def posterior_batches(
             bar.update(len(images))
 
 
-def device_of(model: nn.Module) -> torch.device:
+def device_of(model: Callable) -> torch.device:
     """Where the model's weights lie; the CPU for a model without any."""
-    first = next(iter(model.parameters()), None)
+    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     return torch.device("cpu") if first is None else first.device
 
 
@@ -158,8 +161,15 @@ def mean_iou(model: nn.Module, scenes: Scenes, batch: int = 16) -> float:
 
 
 def confusion_matrix(predicted: Tensor, masks: Tensor, n_classes: int) -> Tensor:
-    """Pixel counts int64 [C (true), C (predicted)] over the non-void pixels."""
+    """Pixel counts int64 [C (true), C (predicted)] over the non-void pixels.
+
+    Raises ValueError for a predicted or true class outside 0..C-1.
+    """
     keep = masks != VOID
+    for kind, found in (("predicted", predicted[keep]), ("true", masks[keep])):
+        if found.numel() and not 0 <= found.min() <= found.max() < n_classes:
+            wrong = found.min().item() if found.min() < 0 else found.max().item()
+            raise ValueError(f"{kind} class {wrong}; expected 0..{n_classes - 1}")
     pairs = masks[keep] * n_classes + predicted[keep]
     return torch.bincount(pairs, minlength=n_classes**2).view(n_classes, n_classes)
 
@@ -232,6 +242,8 @@ def train_victim(
             record["epoch"] = run["epoch"]
             if run["epoch"] % recipe.check_every == 0 or run["epoch"] == recipe.epochs:
                 record["held_out_miou"] = mean_iou(model, held_out)
+                if math.isnan(record["held_out_miou"]):
+                    raise ValueError("the held-out scenes have no labelled pixel: all are void")
                 better = record["held_out_miou"] > run["best"]
                 run["waited"] = 0 if better else run["waited"] + 1
                 if better:
@@ -259,7 +271,9 @@ def _resume(checkpoint, identity, model, optimiser, schedule) -> dict | None:
         if state["identity"] != identity:
             return None  # another recipe's checkpoint: start afresh rather than mix the two
         model.load_state_dict(state["model"])
-    except (RuntimeError, KeyError, EOFError, OSError, ValueError) as error:
+    except (
+        RuntimeError, KeyError, EOFError, OSError, ValueError, pickle.UnpicklingError
+    ) as error:  # fmt: skip
         raise ValueError(
             f"{checkpoint} cannot be read ({type(error).__name__}); delete it to start afresh"
         ) from error
@@ -340,11 +354,17 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def save_weights(model: nn.Module, path: Path, meta: dict) -> str:
-    """Write the weights as float16 safetensors with `meta` in the header; return the SHA-256."""
+    """Write the weights as float16 safetensors with `meta` in the header; return the SHA-256.
+
+    Raises ValueError for weights that are not finite in float16.
+    """
     tensors = {
         name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
         for name, value in model.state_dict().items()
     }
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{name} holds values that are not finite in float16 (above 65504?)")
     header = {"meta": json.dumps(meta, sort_keys=True)}
     replace_file(path, lambda part: save_file(tensors, part, header))
     return sha256(path)
@@ -387,7 +407,13 @@ def load_victim(path: Path, expected: str | None = None) -> tuple[nn.Module, dic
     state, meta = read_weights(path, expected)
     if "recipe" not in meta:
         raise ValueError(f"{path} holds no victim: its header has no 'recipe'")
-    model = build_victim(Recipe(**meta["recipe"]))
+    try:
+        recipe = Recipe(**meta["recipe"])
+    except (ValidationError, TypeError) as error:
+        raise ValueError(
+            f"{path} holds no victim, but something made as {meta['recipe']}"
+        ) from error
+    model = build_victim(recipe)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

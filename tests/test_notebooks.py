@@ -1,0 +1,121 @@
+"""The notebooks: as files, and executed with the shipped weights."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from segleak_utils import attacks, execution, experiment, results
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob(execution.PATTERN))
+PATHS = NOTEBOOKS or [
+    pytest.param(None, marks=pytest.mark.skip(reason="no notebooks/NN_*.ipynb yet"))
+]
+# A measured number in the prose goes stale with the next weights: it belongs into an output.
+TYPED_RESULT = re.compile(r"\b(AUC|mIoU|TPR)\b[^.\n]{0,40}\b0?\.\d{2,}")
+
+
+def cells(path: Path, kind: str) -> list[str]:
+    return [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == kind]
+
+
+# ---- as files (parameters, outputs and lengths of cells: tests/test_parameters.py) ---------------
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: getattr(p, "stem", "-"))
+def test_a_notebook_opens_with_a_title_and_closes_with_references(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    first, last = notebook.cells[0], notebook.cells[-1]
+    assert first.cell_type == "markdown" and first.source.startswith("# ")
+    assert last.cell_type == "markdown" and re.search(r"(?im)^#+ .*references", last.source)
+    titles = [line for text in cells(path, "markdown") for line in re.findall("^# .*", text, re.M)]
+    assert len(titles) == 1
+    assert all(text.strip() for text in cells(path, "markdown") + cells(path, "code"))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: getattr(p, "stem", "-"))
+def test_no_result_is_typed_into_the_prose(path):
+    for text in cells(path, "markdown"):
+        assert not TYPED_RESULT.search(text), TYPED_RESULT.search(text)[0]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: getattr(p, "stem", "-"))
+def test_the_parameters_are_checked_right_after_their_cell(path):
+    code = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    tagged = [k for k, c in enumerate(code) if "parameters" in c.metadata.get("tags", [])]
+    assert f'parameters.check(\n    "{path.stem}"' in (after := code[tagged[0] + 1].source) or (
+        f'parameters.check("{path.stem}"' in after
+    )
+
+
+def test_the_typed_result_is_recognised():
+    assert TYPED_RESULT.search("an AUC of 0.64") and TYPED_RESULT.search("mIoU: 0.512")
+    assert not TYPED_RESULT.search("the AUC is in the table. At .05") and not TYPED_RESULT.search(
+        "AUC .5"
+    )
+
+
+# ---- executed ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory) -> Path:
+    """A build folder with all notebooks executed; SEGLEAK_EXECUTED names one that is there."""
+    if not NOTEBOOKS:
+        pytest.skip("no notebooks/NN_*.ipynb yet")
+    wanted = {*experiment.network_names(experiment.Plan())}
+    wanted |= {
+        f"attack-{setting}-{experiment.slug(r)}"
+        for setting in experiment.SETTINGS
+        for r in attacks.REPRESENTATIONS
+    }
+    shipped = {path.stem for path in experiment.WEIGHTS.glob("*.safetensors")}
+    missing = sorted(wanted - (shipped & experiment.manifest(experiment.WEIGHTS).keys()))
+    if missing:
+        pytest.skip(f"not in weights/ and its manifest.json yet: {', '.join(missing)}")
+    if os.environ.get("SEGLEAK_EXECUTED"):
+        return Path(os.environ["SEGLEAK_EXECUTED"])
+    folder = tmp_path_factory.mktemp("build")
+    execution.run_notebooks(build=folder, overrides={"preset": "quick"}, cell_timeout=600)
+    return folder
+
+
+@pytest.mark.timeout(900)
+def test_the_notebooks_run_and_hide_no_errors(build):
+    for path in NOTEBOOKS:
+        executed = nbformat.read(build / "notebooks" / path.name, as_version=4)
+        assert execution.hidden_errors(executed) == []
+        assert (build / "html" / f"{path.stem}.html").stat().st_size > 10_000
+    assert not list((build / "notebooks").glob("*.failed.ipynb"))
+
+
+@pytest.mark.timeout(900)
+def test_every_figure_is_a_picture(build):
+    found = sorted((build / "figures").glob("*.png"))
+    assert {path.name[:2] for path in found} == {path.name[:2] for path in NOTEBOOKS}
+    for path in found:
+        content = path.read_bytes()
+        assert content.startswith(b"\x89PNG") and len(content) > 1000, path.name
+
+
+@pytest.mark.timeout(900)
+def test_the_table_has_every_attack_on_two_victims(build):
+    table = results.read(build)
+    learned = {experiment.patch_attack(r) for r in attacks.REPRESENTATIONS}
+    wanted = {experiment.BLIND, experiment.GLOBAL, experiment.LOGISTIC} | learned
+    for victim in ("victim-0", "victim-1"):
+        rows = [row for row in table if row.victim == victim]
+        assert wanted <= {row.attack for row in rows}, victim
+        for row in rows:
+            assert row.n_nonmembers >= 1000 and row.tpr_at_1pct is not None
+            if row.attack == experiment.BLIND:
+                assert row.auc_low <= 0.5 <= row.auc_high, row
+            elif row.attack in learned:
+                assert row.auc_low > 0.5, row
