@@ -470,15 +470,19 @@ def global_loss_scores(shown: Outputs) -> np.ndarray:
 
 
 def class_features(shown: Outputs) -> np.ndarray:
-    """Per-class mean loss (0 where absent), then class shares: float [N,2C]."""
+    """Mean loss of each class (0 where absent), its sum, and the class shares: float [N,3C].
+
+    The sum is mean times share, what the class adds to the mean of the image. A linear model
+    cannot multiply the two, and without it could not even rebuild the global loss.
+    """
     parts = []
     for i in range(0, len(shown), 64):
         masks = shown.masks[i : i + 64]
         loss = representations.class_losses(
             shown.loss_maps[i : i + 64].float(), masks, shown.n_classes
-        )
-        shares = representations.class_shares(masks, shown.n_classes)
-        parts.append(torch.cat([loss.nan_to_num(0.0), shares.to(loss.dtype)], 1))
+        ).nan_to_num(0.0)
+        shares = representations.class_shares(masks, shown.n_classes).to(loss.dtype)
+        parts.append(torch.cat([loss, loss * shares, shares], 1))
     return torch.cat(parts).double().numpy()
 
 

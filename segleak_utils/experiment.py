@@ -438,7 +438,9 @@ def contest(
     cheap = bars(plan, setting, victim, shadows)
     found = list(cheap.attacks)
     trained = {r: attacker(plan, setting, r, shadows) for r in attacks.REPRESENTATIONS}
-    for representation, patches in _patch_scores(plan, victim, trained, n_patches, seed).items():
+    scored = _patch_scores(plan, victim, trained, n_patches, seed)
+    for representation in trained:  # a cached file keeps them in another order
+        patches = scored[representation]
         found.append(
             Attack(
                 patch_attack(representation),

@@ -503,11 +503,13 @@ def render_patches(loss: Tensor, corners: Tensor, patch: int, title: str = "") -
     """A loss map [H,W] with square patches on it; corners: int [P,2], (row, column)."""
     figure, axes = _figure(figsize=(8, 3.6))
     axis = axes[0, 0]
-    shown = axis.imshow(loss.numpy(), vmin=0, vmax=max(float(loss.quantile(0.995)), 1e-6))
+    top = max(float(loss.quantile(0.995)), 1e-6)
+    shown = axis.imshow(loss.numpy(), vmin=0, vmax=top, cmap="magma")
     for k, (row, column) in enumerate(corners.tolist()):
         colour = LOOKS[1 + k % (len(LOOKS) - 1)][0]
         axis.add_patch(Rectangle((column, row), patch, patch, fill=False, ec=colour, lw=2.2))
-        axis.text(column + 3, row + 3, str(k + 1), color=colour, va="top", weight="bold")
+        box = {"facecolor": colour, "edgecolor": "none", "pad": 2}
+        axis.text(column + 4, row + 4, str(k + 1), color="white", va="top", weight="bold", bbox=box)
     _bare(axis)
     axis.set_title(title)
     figure.colorbar(shown, ax=axis, shrink=0.85, extend="max").set_label("loss (nats)")
@@ -570,7 +572,7 @@ def render_patch_strip(
         axes[2 * block + 1, 0].set_ylabel("label", color=colour)
         for column, i in enumerate(np.flatnonzero(chosen)):
             above, below = axes[2 * block : 2 * block + 2, column]
-            shown = above.imshow(losses[i].numpy(), vmin=0, vmax=top)
+            shown = above.imshow(losses[i].numpy(), vmin=0, vmax=top, cmap="magma")
             below.imshow(colour_mask(labels[i], palette))
             _frame(above, colour)
             _frame(below, colour)
@@ -595,7 +597,7 @@ def render_evidence(
     limits = {"vmin": middle - max(far, 1e-6), "vmax": middle + max(far, 1e-6), "cmap": map_of}
     for line, (name, (image, loss, evidence)) in zip(axes, rows.items(), strict=True):
         _picture(line[0], image)
-        dark = line[1].imshow(loss.numpy(), vmin=0, vmax=top)
+        dark = line[1].imshow(loss.numpy(), vmin=0, vmax=top, cmap="magma")
         shown = line[2].imshow(evidence.numpy(), **limits)
         for axis in line:
             _bare(axis)

@@ -324,18 +324,20 @@ def test_global_loss_scores_are_minus_the_mean_over_labelled_pixels():
     np.testing.assert_allclose(global_loss_scores(shown), expected, rtol=1e-6)
 
 
-def test_class_features_are_mean_losses_then_shares():
+def test_class_features_are_mean_losses_their_sums_and_shares():
     shown = outputs_of(70)
     shown.masks[0][shown.masks[0] == 2] = 1  # class 2 is absent from image 0
     found = class_features(shown)
-    assert found.shape == (70, 2 * C) and found.dtype == np.float64
+    assert found.shape == (70, 3 * C) and found.dtype == np.float64
     loss, masks = shown.loss_maps[:, 0].double().numpy(), shown.masks.numpy()
     for i in (0, 69):
         for c in range(C):
             at = masks[i] == c
             assert found[i, c] == pytest.approx(loss[i][at].mean() if at.any() else 0, rel=1e-5)
-            assert found[i, C + c] == pytest.approx(at.sum() / (masks[i] != VOID).sum(), rel=1e-5)
-    assert found[0, 2] == found[0, C + 2] == 0
+            share = at.sum() / (masks[i] != VOID).sum()
+            assert found[i, 2 * C + c] == pytest.approx(share, rel=1e-5)
+            assert found[i, C + c] == pytest.approx(found[i, c] * share, rel=1e-5)
+    assert found[0, 2] == found[0, C + 2] == found[0, 2 * C + 2] == 0
 
 
 def scenes_of(n=20, seed=0) -> Scenes:
