@@ -84,7 +84,7 @@ class Plan:
 
 def plan_of(preset: str, data_root: Path = ROOT / "data") -> Plan:
     """The default experiment as a notebook's preset has it: ``quick`` scores fewer non-members."""
-    n_nonmembers = {"quick": 1000, "full": 2000}
+    n_nonmembers = {"quick": 2000, "full": 5000}
     if preset not in n_nonmembers:
         raise ValueError(f"preset {preset!r}; expected one of {', '.join(n_nonmembers)}")
     return Plan(sizes=Sizes(n_nonmembers=n_nonmembers[preset]), data_root=Path(data_root))

@@ -114,7 +114,7 @@ def test_the_table_has_every_attack_on_two_victims(build):
         rows = [row for row in table if row.victim == victim]
         assert wanted <= {row.attack for row in rows}, victim
         for row in rows:
-            assert row.n_nonmembers >= 1000 and row.tpr_at_1pct is not None
+            assert row.n_nonmembers >= 2000 and row.tpr_at_1pct is not None
             if row.attack == experiment.BLIND:
                 assert row.auc_low <= 0.5 <= row.auc_high, row
             elif row.attack in learned:

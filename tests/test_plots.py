@@ -10,7 +10,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from segleak_utils import metrics, plots
+from segleak_utils import metrics, pictures, plots
 from segleak_utils.data import Scenes
 from segleak_utils.metrics import Interval
 
@@ -30,13 +30,13 @@ TRAINED = {
 }  # fmt: skip
 
 
-def example(seed: int, scale: float = 1) -> plots.Example:
+def example(seed: int, scale: float = 1) -> pictures.Example:
     rng = torch.Generator().manual_seed(seed)
     mask = torch.randint(0, C, SIZE, generator=rng)
     mask[0] = 255
     posterior = torch.rand(C, *SIZE, generator=rng).softmax(0)
     loss = scale * torch.rand(SIZE, generator=rng)
-    return plots.Example(
+    return pictures.Example(
         f"scene {seed}", torch.rand(3, *SIZE, generator=rng), mask, posterior, loss
     )
 
@@ -51,17 +51,16 @@ def scenes() -> Scenes:
 
 
 CASES = {
-    "contact_sheet": lambda: plots.render_contact_sheet(scenes()),
-    "palette": lambda: plots.render_palette(NAMES, PALETTE),
-    "examples": lambda: plots.render_examples([A, B], PALETTE, "title"),
-    "gallery": lambda: plots.render_gallery(
+    "contact_sheet": lambda: pictures.render_contact_sheet(scenes()),
+    "palette": lambda: pictures.render_palette(NAMES, PALETTE),
+    "examples": lambda: pictures.render_examples([A, B], PALETTE, "title"),
+    "gallery": lambda: pictures.render_gallery(
         [A.image] * 3, [A.loss] * 3, "abc", ["red"] * 3, columns=2
     ),
-    "confidence": lambda: plots.render_confidence([A, B]),
-    "pixel_posterior": lambda: plots.render_pixel_posterior(A, (3, 5), NAMES, PALETTE),
-    "pixels": lambda: plots.render_pixels(A, {"p": (3, 5), "q": (0, 20)}, NAMES, PALETTE),
-    "channels": lambda: plots.render_channels({"a": A.posterior, "b": B.posterior}, NAMES),
-    "maps": lambda: plots.render_maps({"a": A.loss, "b": B.loss}),
+    "confidence": lambda: pictures.render_confidence([A, B]),
+    "pixels": lambda: pictures.render_pixels(A, {"p": (3, 5), "q": (0, 20)}, NAMES, PALETTE),
+    "channels": lambda: pictures.render_channels({"a": A.posterior, "b": B.posterior}, NAMES),
+    "maps": lambda: pictures.render_maps({"a": A.loss, "b": B.loss}),
     "class_bars": lambda: plots.render_class_bars(
         {"members": np.array([0.5, np.nan, 0.2, 1]), "others": np.arange(4) / 4}, NAMES, "IoU"
     ),
@@ -74,13 +73,12 @@ CASES = {
     "against": lambda: plots.render_against(
         [1, 2], {"a": [*SOME.values()]}, "patches", reference={"global loss": 0.6}
     ),
-    "patches": lambda: plots.render_patches(A.loss, torch.tensor([[0, 0], [4, 9]]), 8, "title"),
-    "training": lambda: plots.render_training(HISTORY),
-    "roles": lambda: plots.render_roles({"victim": [(A.image, True), (B.image, False)]}),
-    "patch_strip": lambda: plots.render_patch_strip(
+    "patches": lambda: pictures.render_patches(A.loss, torch.tensor([[0, 0], [4, 9]]), 8, "title"),
+    "roles": lambda: pictures.render_roles({"victim": [(A.image, True), (B.image, False)]}),
+    "patch_strip": lambda: pictures.render_patch_strip(
         torch.stack([A.loss, B.loss]), torch.stack([A.mask, B.mask]), MEMBER[49:51], PALETTE
     ),
-    "evidence": lambda: plots.render_evidence({"a": (A.image, A.loss, B.loss - 2)}),
+    "evidence": lambda: pictures.render_evidence({"a": (A.image, A.loss, B.loss - 2)}),
     "trainings": lambda: plots.render_trainings({"a": HISTORY, "b": HISTORY}),
     "toy_roc": lambda: plots.render_toy_roc(np.arange(8.0), np.arange(8) % 3 == 0),
     "subsamples": lambda: plots.render_subsamples({50: [*SOME.values()]}, SOME["second"]),
@@ -115,17 +113,16 @@ def test_a_figure_can_be_saved_and_is_labelled(name):
 
 
 def test_every_picture_is_tested():
-    assert {name for name in dir(plots) if name.startswith("render_")} == {
-        f"render_{name}" for name in CASES
-    }
+    found = {name for name in [*dir(plots), *dir(pictures)] if name.startswith("render_")}
+    assert found == {f"render_{name}" for name in CASES}
 
 
 def test_colours_are_the_palettes_and_a_foreign_label_is_named():
-    found = plots.colour_mask(torch.tensor([[0, 3, 255]]), PALETTE)
+    found = pictures.colour_mask(torch.tensor([[0, 3, 255]]), PALETTE)
     assert found.dtype == np.uint8 and found.tolist() == [[[128, 64, 128], [153] * 3, [0] * 3]]
     for label in (4, -1):
         with pytest.raises(ValueError, match=f"label {label} has no colour; the palette has 4"):
-            plots.colour_mask(torch.tensor([[0, label]]), PALETTE)
+            pictures.colour_mask(torch.tensor([[0, label]]), PALETTE)
 
 
 def test_loss_maps_side_by_side_share_one_colour_scale():
@@ -138,12 +135,12 @@ def test_loss_maps_side_by_side_share_one_colour_scale():
 
 
 def test_an_example_without_a_label_can_be_drawn():
-    blank = plots.Example("void", A.image, torch.full(SIZE, 255), A.posterior, 0 * A.loss)
-    plots.render_examples([blank], PALETTE).savefig(io.BytesIO(), dpi=40)
+    blank = pictures.Example("void", A.image, torch.full(SIZE, 255), A.posterior, 0 * A.loss)
+    pictures.render_examples([blank], PALETTE).savefig(io.BytesIO(), dpi=40)
 
 
 def test_the_mask_of_an_example_may_be_any_integer():
-    plots.render_confidence([plots.Example("", A.image, A.mask.byte(), A.posterior, A.loss)])
+    pictures.render_confidence([pictures.Example("", A.image, A.mask.byte(), A.posterior, A.loss)])
 
 
 def test_the_log_log_roc_starts_at_one_over_n():
