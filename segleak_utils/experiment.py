@@ -11,12 +11,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import multiprocessing
-import os
-import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -27,7 +23,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from sklearn.model_selection import cross_val_predict
 from torch import nn
-from tqdm.std import tqdm
 
 from segleak_utils import attacks, metrics, results, splits, victims
 from segleak_utils.attacks import AttackRecipe, Outputs, Representation
@@ -37,7 +32,7 @@ from segleak_utils.victims import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "weights"
-_bar_line = 0  # where a worker that trains beside others draws its progress bar
+bar_line = 0  # where a worker that trains beside others draws its progress bar
 VERSION = 1  # part of every cache key: raise it when cached numbers change
 
 Setting = Literal["dependent", "independent"]
@@ -131,10 +126,10 @@ def _ship(plan: Plan, name: str, model: nn.Module, meta: dict) -> None:
     meta = {**meta, "versions": versions}
     digest = victims.save_weights(model, plan.weights / f"{name}.safetensors", meta)
     entries = manifest(plan.weights) | {name: {"sha256": digest, **meta}}
-    _write_manifest(plan.weights, entries)
+    write_manifest(plan.weights, entries)
 
 
-def _write_manifest(folder: Path, entries: dict[str, dict]) -> None:
+def write_manifest(folder: Path, entries: dict[str, dict]) -> None:
     text = json.dumps(dict(sorted(entries.items())), indent=1, ensure_ascii=False)
     results.write_whole(folder / "manifest.json", text + "\n")
 
@@ -222,7 +217,7 @@ def _train_network(plan, name, members, nonmembers, held_out, seed) -> None:
         seed=seed,
         checkpoint=checkpoint,
         progress=name if plan.progress else None,
-        line=_bar_line,
+        line=bar_line,
     )
     seen = members.subset(range(min(200, len(members))))
     fresh = nonmembers.subset(range(min(200, len(nonmembers))))
@@ -330,7 +325,7 @@ def _train_attacker(plan, name, representation, shadows) -> None:
     ]
     recipe = replace(plan.attack, representation=representation)
     net, history, (scores, member) = attacks.train_attacker(
-        recipe, shown, seed=1, progress=name if plan.progress else None, line=_bar_line
+        recipe, shown, seed=1, progress=name if plan.progress else None, line=bar_line
     )
     meta = {
         "kind": "attacker",
@@ -525,81 +520,6 @@ def rows(of: Contest, notebook: str) -> list[results.ResultRow]:
 
 
 # ----------------------------------------------------------------------------------- commands
-
-
-def train_weights(preset: str = "full", force: bool = False, plan: Plan | None = None) -> None:
-    """Train whatever is missing in ``weights/`` (with `force`: everything); resumable."""
-    plan = plan or Plan()
-    started = time.monotonic()
-    if force:
-        for path in plan.weights.glob("*.safetensors"):
-            path.unlink()
-        (plan.weights / "manifest.json").unlink(missing_ok=True)
-        for begun in ("checkpoints", "training"):
-            shutil.rmtree(plan.build / begun, ignore_errors=True)
-    missing = [name for name in network_names(plan) if shipped(plan, name) is None]
-    for name in missing:
-        roles(plan, name)  # draws the scenes here, before two workers want the same ones
-    _side_by_side(plan, _network_apart, missing)
-    missing = [
-        (setting, representation)
-        for setting in SETTINGS
-        for representation in attacks.REPRESENTATIONS
-        if shipped(plan, f"attack-{setting}-{slug(representation)}") is None
-    ]
-    _side_by_side(plan, _attacker_apart, missing)
-    size = sum(path.stat().st_size for path in plan.weights.glob("*.safetensors")) / 2**20
-    minutes = (time.monotonic() - started) / 60
-    print(f"{plan.weights}: {size:.1f} MiB, complete after {minutes:.1f} minutes of this run")
-
-
-def _side_by_side(plan: Plan, train: Callable, what: list) -> None:
-    """Train with one process a core: nets this small gain little from a second thread."""
-    if not what:
-        return
-    workers = 1 if torch.cuda.is_available() else min(len(what), os.cpu_count() or 1)
-    context = multiprocessing.get_context("spawn")
-    shared = context.RLock(), context.Value("i", 0)
-    with ProcessPoolExecutor(workers, context, _begin_worker, shared) as pool:
-        for job in as_completed([pool.submit(train, plan, item) for item in what]):
-            _adopt(plan, job.result())
-
-
-def _begin_worker(lock, counter) -> None:
-    global _bar_line
-    torch.set_num_threads(1)
-    tqdm.set_lock(lock)
-    with counter.get_lock():
-        _bar_line, counter.value = counter.value, counter.value + 1
-
-
-def _apart(plan: Plan, *key: object) -> Plan:
-    """The plan with a weights folder for one worker alone: only one process writes a manifest."""
-    of = hashlib.sha256(json.dumps([str(part) for part in key]).encode()).hexdigest()
-    return replace(plan, weights=plan.build / "training" / of[:16])
-
-
-def _adopt(plan: Plan, apart: Plan) -> None:
-    """Move what a worker has trained to the plan's weights."""
-    # the manifest first: a file that it does not name would be refused
-    _write_manifest(plan.weights, manifest(plan.weights) | manifest(apart.weights))
-    for path in apart.weights.glob("*.safetensors"):
-        os.replace(path, plan.weights / path.name)
-    shutil.rmtree(apart.weights)
-
-
-def _network_apart(plan: Plan, name: str) -> Plan:
-    apart = _apart(plan, name, plan.recipe, plan.sizes)
-    network(apart, name)
-    return apart
-
-
-def _attacker_apart(plan: Plan, what: tuple[Setting, Representation]) -> Plan:
-    setting, representation = what
-    shadows = [network(plan, f"shadow-{setting}-{k}") for k in plan.shadow_seeds]
-    apart = _apart(plan, *what, plan.attack, [of.sha256 for of in shadows])
-    attacker(apart, setting, representation, shadows)
-    return apart
 
 
 CAMVID_SIZE = (160, 224)  # multiples of 32, as the networks need; CamVid's shape is 3:4

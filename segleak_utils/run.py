@@ -239,8 +239,8 @@ def parser() -> argparse.ArgumentParser:
     weights.add_argument("--force", action="store_true", help="also what is there already")
     camvid = commands.add_parser("camvid", help="run the same chain on a CamVid folder")
     camvid.add_argument("--root", type=Path, required=True, metavar="DIR")
-    for command in (weights, camvid):  # SUPPRESS: do not overwrite a --preset given before
-        command.add_argument("--preset", choices=["quick", "full"], default=argparse.SUPPRESS)
+    # SUPPRESS: do not overwrite a --preset given before
+    camvid.add_argument("--preset", choices=["quick", "full"], default=argparse.SUPPRESS)
     return top
 
 
@@ -302,14 +302,13 @@ def dispatch(options: argparse.Namespace) -> int:
         kernels = execution.kernel_environment(options.build)
         return relay([*command, *options.rest], env={**child_environment(), **kernels})
     if options.command in ("weights", "camvid"):
-        from segleak_utils import experiment
+        from segleak_utils import experiment, training
 
-        preset = options.preset or "full"
         try:
             if options.command == "weights":
-                experiment.train_weights(preset=preset, force=options.force)
+                training.train_weights(force=options.force)
             else:
-                experiment.camvid_experiment(options.root, preset=preset)
+                experiment.camvid_experiment(options.root, preset=options.preset or "full")
         except (ValueError, FileNotFoundError) as error:
             print(f"segleak: {error}", file=sys.stderr)
             return 1

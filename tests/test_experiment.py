@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segleak_utils import attacks, data, experiment, splits, victims
+from segleak_utils import attacks, data, experiment, splits, training, victims
 from segleak_utils.attacks import REPRESENTATIONS, AttackRecipe
 from segleak_utils.experiment import (
     BLIND,
@@ -29,8 +29,8 @@ from segleak_utils.experiment import (
     rows,
     shipped,
     slug,
-    train_weights,
 )
+from segleak_utils.training import train_weights
 from segleak_utils.victims import Recipe
 
 SHIPPED = experiment.WEIGHTS
@@ -159,15 +159,35 @@ def test_an_attacker_or_a_network_of_another_recipe_is_refused(mini, no_training
 
 def test_a_second_training_trains_only_what_is_missing(copied, no_training, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(experiment, "SETTINGS", ("dependent", "dependent"))
+    for module in (experiment, training):
+        monkeypatch.setattr(module, "SETTINGS", ("dependent", "dependent"))
     monkeypatch.setattr(experiment, "VICTIM_SEEDS", (0,))
-    monkeypatch.setattr(experiment, "_side_by_side", lambda _, __, what: asked.extend(what))
+    monkeypatch.setattr(training, "_side_by_side", lambda _, __, what: asked.extend(what))
     train_weights(plan=copied)
     assert asked == [] and "complete after" in capsys.readouterr().out
     (copied.weights / "victim-0.safetensors").unlink()
     (copied.weights / f"attack-dependent-{slug('loss map')}.safetensors").unlink()
     train_weights(plan=copied)
     assert asked[0] == "victim-0" and set(asked[1:]) == {("dependent", "loss map")}
+
+
+def test_two_networks_are_trained_in_two_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path / "build"))
+    plan = Plan(
+        sizes=Sizes(n_members=8, n_nonmembers=4, n_shadow_nonmembers=4, n_held_out=2),
+        recipe=Recipe(epochs=1, batch=4),
+        weights=tmp_path / "weights",
+        data_root=tmp_path / "data",
+        progress=False,
+    )
+    names = ["victim-0", SHADOW]
+    for name in names:
+        experiment.roles(plan, name)
+    training._side_by_side(plan, training._network_apart, names)
+    assert manifest(plan.weights).keys() == set(names)
+    assert not any((plan.build / "training").iterdir())
+    for name in names:
+        assert network(plan, name).sha256 == victims.sha256(plan.weights / f"{name}.safetensors")
 
 
 # ---- what is damaged or does not belong together -------------------------------------------------

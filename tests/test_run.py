@@ -236,7 +236,11 @@ def test_overrides_are_literals_or_text():
 
 
 @pytest.mark.parametrize(
-    "line", [["weights", "--preset", "quick"], ["--preset", "quick", "weights"]]
+    "line",
+    [
+        ["camvid", "--root", "x", "--preset", "quick"],
+        ["--preset", "quick", "camvid", "--root", "x"],
+    ],
 )
 def test_preset_may_stand_before_or_after_the_command(line):
     assert run.parser().parse_args(line).preset == "quick"

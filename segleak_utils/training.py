@@ -1,0 +1,108 @@
+"""Training all that is shipped in ``weights/``, one network a core, resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from functools import partial
+
+import torch
+from tqdm.std import tqdm
+
+from segleak_utils import attacks, experiment
+from segleak_utils.attacks import Representation
+from segleak_utils.experiment import (
+    SETTINGS,
+    Plan,
+    Setting,
+    attacker,
+    manifest,
+    network,
+    network_names,
+    roles,
+    shipped,
+    slug,
+    write_manifest,
+)
+from segleak_utils.victims import replace_file
+
+
+def train_weights(force: bool = False, plan: Plan | None = None) -> None:
+    """Train whatever is missing in ``weights/`` (with `force`: everything); resumable."""
+    plan = plan or Plan()
+    started = time.monotonic()
+    if force:
+        for path in plan.weights.glob("*.safetensors"):
+            path.unlink()
+        (plan.weights / "manifest.json").unlink(missing_ok=True)
+        for begun in ("checkpoints", "training"):
+            shutil.rmtree(plan.build / begun, ignore_errors=True)
+    missing = [name for name in network_names(plan) if shipped(plan, name) is None]
+    for name in missing:
+        roles(plan, name)  # draws the scenes here, before two workers want the same ones
+    _side_by_side(plan, _network_apart, missing)
+    missing = [
+        (setting, representation)
+        for setting in SETTINGS
+        for representation in attacks.REPRESENTATIONS
+        if shipped(plan, f"attack-{setting}-{slug(representation)}") is None
+    ]
+    _side_by_side(plan, _attacker_apart, missing)
+    size = sum(path.stat().st_size for path in plan.weights.glob("*.safetensors")) / 2**20
+    minutes = (time.monotonic() - started) / 60
+    print(f"{plan.weights}: {size:.1f} MiB, complete after {minutes:.1f} minutes of this run")
+
+
+def _side_by_side(plan: Plan, train: Callable, what: list) -> None:
+    """Train with one process a core: nets this small gain little from a second thread."""
+    if not what:
+        return
+    workers = 1 if torch.cuda.is_available() else min(len(what), os.cpu_count() or 1)
+    context = multiprocessing.get_context("spawn")
+    shared = context.RLock(), context.Value("i", 0)
+    with ProcessPoolExecutor(workers, context, _begin_worker, shared) as pool:
+        for job in as_completed([pool.submit(train, plan, item) for item in what]):
+            _adopt(plan, job.result())
+
+
+def _begin_worker(lock, counter) -> None:
+    torch.set_num_threads(1)
+    tqdm.set_lock(lock)
+    with counter.get_lock():
+        experiment.bar_line, counter.value = counter.value, counter.value + 1
+
+
+def _apart(plan: Plan, *key: object) -> Plan:
+    """The plan with a weights folder for one worker alone: only one process writes a manifest."""
+    of = hashlib.sha256(json.dumps([str(part) for part in key]).encode()).hexdigest()
+    return replace(plan, weights=plan.build / "training" / of[:16])
+
+
+def _adopt(plan: Plan, apart: Plan) -> None:
+    """Move what a worker has trained to the plan's weights."""
+    # the manifest first: a file that it does not name would be refused
+    write_manifest(plan.weights, manifest(plan.weights) | manifest(apart.weights))
+    for path in apart.weights.glob("*.safetensors"):
+        replace_file(plan.weights / path.name, partial(shutil.copyfile, path))
+    shutil.rmtree(apart.weights)
+
+
+def _network_apart(plan: Plan, name: str) -> Plan:
+    apart = _apart(plan, name, plan.recipe, plan.sizes)
+    network(apart, name)
+    return apart
+
+
+def _attacker_apart(plan: Plan, what: tuple[Setting, Representation]) -> Plan:
+    setting, representation = what
+    shadows = [network(plan, f"shadow-{setting}-{k}") for k in plan.shadow_seeds]
+    apart = _apart(plan, *what, plan.attack, [of.sha256 for of in shadows])
+    attacker(apart, setting, representation, shadows)
+    return apart
