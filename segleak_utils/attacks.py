@@ -165,9 +165,16 @@ class PatchNet(nn.Module):
         gate = torch.cat([label, torch.ones_like(loss)], 1)
         return torch.cat(seen, 1), gate
 
-    def forward(self, maps: Tensor) -> Tensor:
+    def local(self, maps: Tensor) -> Tensor:
+        """What is seen in each pixel alone: [N,K,H,W] → [N,width,H,W]."""
         seen, gate = self.features(maps)
-        local = self.see(seen) * self.gate(gate)
+        return self.see(seen) * self.gate(gate)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.judge(self.local(maps))
+
+    def judge(self, local: Tensor) -> Tensor:
+        """From patches of `local` to logits [N,2]."""
         deep = self.body(local)
         pooled = torch.cat([local.mean((2, 3)), deep.mean((2, 3))], 1)
         return self.head(pooled)
@@ -271,8 +278,12 @@ def patch_scores(
     """
     net.eval()
     corners = patch_corners(len(maps), n_patches, tuple(maps.shape[-2:]), patch, generator)
+    judge = net
+    if batched and isinstance(net, PatchNet):  # once a pixel, not once for each patch on it
+        judge = net.judge
+        maps = torch.cat([net.local(one.to(device_of(net))) for one in maps.split(1)])
     parts = _cut(maps, corners, patch, _PATCHES_AT_ONCE if batched else 1)
-    scores = [_margin(net(part.to(device_of(net))), score) for part in parts]
+    scores = [_margin(judge(part.to(device_of(net))), score) for part in parts]
     return torch.cat(scores).view(len(maps), n_patches).float().cpu()
 
 

@@ -33,7 +33,7 @@ from segleak_utils.victims import Recipe
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "weights"
 bar_line = 0  # where a worker that trains beside others draws its progress bar
-VERSION = 1  # part of every cache key: raise it when cached numbers change
+VERSION = 2  # part of every cache key: raise it when cached numbers change
 
 Setting = Literal["dependent", "independent"]
 SETTINGS: tuple[Setting, ...] = ("dependent", "independent")

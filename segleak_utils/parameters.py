@@ -44,7 +44,7 @@ class VictimInference(Common):
 
     victim_seed: VictimSeed = 0
     example: _integer(0, 399) = 0
-    n_images: _integer(20, 2000) = 200
+    n_images: _integer(20, 2000) = 400
 
 
 class StructuredLossMap(Common):

@@ -87,7 +87,7 @@ def build(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_notebooks_run_and_hide_no_errors(build):
     for path in NOTEBOOKS:
         executed = nbformat.read(build / "notebooks" / path.name, as_version=4)
@@ -96,7 +96,7 @@ def test_the_notebooks_run_and_hide_no_errors(build):
     assert not list((build / "notebooks").glob("*.failed.ipynb"))
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_every_figure_is_a_picture(build):
     found = sorted((build / "figures").glob("*.png"))
     assert {path.name[:2] for path in found} == {path.name[:2] for path in NOTEBOOKS}
@@ -105,7 +105,7 @@ def test_every_figure_is_a_picture(build):
         assert content.startswith(b"\x89PNG") and len(content) > 1000, path.name
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_table_has_every_attack_on_two_victims(build):
     table = results.read(build)
     learned = {experiment.patch_attack(r) for r in attacks.REPRESENTATIONS}
