@@ -337,9 +337,14 @@ def evidence_map(net: nn.Module, maps: Tensor, patch: int, steps: int = 24) -> T
     """Where an attacker sees a member: float32 [H,W] for one representation [1,K,H,W].
 
     Each pixel has the mean score of the patches that cover it, on a regular grid of at most
-    `steps` x `steps` patches that reaches every edge.
+    `steps` x `steps` patches that reaches every edge. Raises ValueError for more than one map, or
+    a patch that does not fit into it.
     """
     size = tuple(maps.shape[-2:])
+    if len(maps) != 1 or not 1 <= patch <= min(size):
+        raise ValueError(
+            f"maps {tuple(maps.shape)}, patch {patch}: expected [1,K,H,W] and a patch within"
+        )
     rows, columns = (torch.linspace(0, s - patch, steps).round().long().unique() for s in size)
     corners = torch.cartesian_prod(rows, columns)
     total, count = torch.zeros(size), torch.zeros(size)

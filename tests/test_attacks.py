@@ -440,3 +440,36 @@ def test_posteriors_that_are_no_distribution_are_refused(monkeypatch):
             stream_scores(Victim(), (scenes_of(3),), nets, n_patches=1, patch=9, seed=0)
         with pytest.raises(ValueError, match=message):
             outputs(Victim(), scenes_of(3), scenes_of(3, 1))
+
+
+class Brightness(torch.nn.Module):
+    """The margin of a patch is its mean."""
+
+    def forward(self, maps):
+        mean = maps.mean((1, 2, 3))
+        return torch.stack([torch.zeros_like(mean), mean], 1)
+
+
+def test_evidence_lies_where_the_patches_find_it():
+    maps = torch.zeros(1, 1, 12, 20)
+    maps[..., 10:] = 1
+    found = attacks.evidence_map(Brightness(), maps, 4)
+    assert found.shape == (12, 20)
+    assert (found[:, :7] == 0).all() and torch.allclose(found[:, 13:], torch.ones(12, 7))
+    assert (found.diff(dim=1) >= -1e-6).all()
+
+
+def test_evidence_needs_one_map_and_a_patch_that_fits():
+    for maps, patch in ((torch.zeros(2, 1, 12, 20), 4), (torch.zeros(1, 1, 12, 20), 13)):
+        with pytest.raises(ValueError, match=f"patch {patch}"):
+            attacks.evidence_map(Brightness(), maps, patch)
+
+
+def test_batched_scores_of_the_laptops_net_are_those_of_its_forward():
+    net = PatchNet("concatenation", C, 8).eval()
+    maps = torch.rand(3, 2 * C, 24, 32)
+    scores = [
+        patch_scores(net, maps, 5, 16, torch.Generator().manual_seed(0), batched=batched)
+        for batched in (True, False)
+    ]
+    assert torch.allclose(*scores, atol=1e-5)
