@@ -189,26 +189,38 @@ def representations_rows(repeats: int, n_images: int) -> list[Row]:
 
 
 def patches_rows(repeats: int, n_images: int) -> list[Row]:
-    """Scores of the same random patches, in one batch and one at a time."""
+    """Scores of the same random patches, in batches and one at a time."""
     from segleak_utils import attacks
 
-    n_patches, patch = 6, 90
     posterior, mask = posterior_batch(n_images)
-    maps = representations.labelled_loss_map(posterior, mask)
-    torch.manual_seed(0)
-    net = attacks.PatchNet("loss map + label", N_CLASSES).eval()
+    rows = []
+    for net_name, representation, n_patches in (
+        ("laptop net", "loss map + label", 6),
+        ("laptop net", "concatenation", 6),
+        ("laptop net", "concatenation", 24),
+        ("ResNet-50", "concatenation", 6),
+    ):
+        maps = attacks.represent(posterior, mask, representation)
+        torch.manual_seed(0)
+        if net_name == "ResNet-50":
+            net = attacks.deep_stem_resnet50(maps.shape[1])
+        else:
+            net = attacks.PatchNet(representation, N_CLASSES)
+        net = net.eval().to(memory_format=torch.channels_last)
+        score = partial(_score, net, maps, n_patches)
+        torch.testing.assert_close(score(True), score(False), rtol=1e-3, atol=1e-3)
+        turns = repeats if net_name == "laptop net" else min(repeats, 3)
+        together, alone = seconds(partial(score, True), partial(score, False), repeats=turns)
+        work, step = n_images * n_patches, f"{n_patches} patches, {representation}, {net_name}"
+        rows.append(Row(step, "patches/s", "batched", work / together, "one by one", work / alone))
+    return rows
 
-    def score(batched: bool) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(0)
-        with torch.inference_mode():
-            return attacks.patch_scores(net, maps, n_patches, patch, generator, batched=batched)
 
-    torch.testing.assert_close(score(True), score(False), rtol=1e-4, atol=1e-4)
-    together, alone = seconds(lambda: score(True), lambda: score(False), repeats=repeats)
-    work = n_images * n_patches
-    return [
-        Row("score patches", "patches/s", "batched", work / together, "one by one", work / alone)
-    ]
+def _score(net: torch.nn.Module, maps: torch.Tensor, n_patches: int, batched: bool) -> torch.Tensor:
+    from segleak_utils import attacks
+
+    generator = torch.Generator().manual_seed(0)
+    return attacks.patch_scores(net, maps, n_patches, 90, generator, batched=batched)
 
 
 # ---- table ---------------------------------------------------------------------------------------
