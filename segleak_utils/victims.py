@@ -267,7 +267,7 @@ def _identity(recipe: Recipe, members: Scenes, held_out: Scenes, seed: int) -> s
 
 def _resume(checkpoint, identity, model, optimiser, schedule) -> dict | None:
     try:
-        state = torch.load(checkpoint, map_location=device_of(model), weights_only=True)
+        state = torch.load(checkpoint, weights_only=True, map_location=device_of(model))
         if state["identity"] != identity:
             return None  # another recipe's checkpoint: start afresh rather than mix the two
         model.load_state_dict(state["model"])

@@ -190,7 +190,13 @@ def script(tmp_path: Path, count: int) -> subprocess.Popen:
         text=True,
         env=os.environ | {"PYTHONPATH": str(repository)},
         start_new_session=True,
+        preexec_fn=_heeds_ctrl_c if os.name == "posix" else None,
     )
+
+
+def _heeds_ctrl_c() -> None:
+    """A job that a shell put in the background would hand down that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_parallel_drawing_gives_the_same_pixels_and_shows_progress(tmp_path):
@@ -214,7 +220,11 @@ def test_ctrl_c_leaves_no_cache_and_no_worker(tmp_path):
         time.sleep(0.05)
     time.sleep(1)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does
-    _, err = process.communicate(timeout=30)  # would not end while a worker holds the pipes
+    try:
+        _, err = process.communicate(timeout=30)  # would not end while a worker holds the pipes
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     assert process.returncode != 0 and "KeyboardInterrupt" in err
     assert list(caches.iterdir()) == []
 
