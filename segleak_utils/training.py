@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -73,6 +74,8 @@ def _side_by_side(plan: Plan, train: Callable, what: list) -> None:
 
 
 def _begin_worker(lock, counter) -> None:
+    # Ctrl-C ends a worker at once, or it would begin the next network; its checkpoint is whole
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     torch.set_num_threads(1)
     tqdm.set_lock(lock)
     with counter.get_lock():
