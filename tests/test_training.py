@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
 from segleak_utils import experiment, training, victims
 from segleak_utils.experiment import Plan, Sizes, manifest, network
 from segleak_utils.victims import Recipe
@@ -24,3 +32,47 @@ def test_two_networks_are_trained_in_two_processes(tmp_path, monkeypatch):
     assert not any((plan.build / "training").iterdir())
     for name in names:
         assert network(plan, name).sha256 == victims.sha256(plan.weights / f"{name}.safetensors")
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from segleak_utils import experiment, training
+
+
+def train(plan, item):
+    Path(sys.argv[1], item).touch()
+    print(item, flush=True)
+    time.sleep(60)
+
+
+if __name__ == "__main__":
+    training._side_by_side(experiment.Plan(), train, ["a", "b", "c", "d", "e", "f", "g", "h"])
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends Ctrl-C to a POSIX process group")
+def test_ctrl_c_ends_the_training_and_begins_no_other_network(tmp_path):
+    script, begun = tmp_path / "script.py", tmp_path / "begun"
+    script.write_text(SCRIPT)
+    begun.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(begun)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(Path(training.__file__).parents[1])},
+        start_new_session=True,
+        # a shell's background job ignores SIGINT; the test must not inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        for _ in range(min(8, os.cpu_count() or 1)):  # until all workers are at work
+            process.stdout.readline()
+        before = set(begun.iterdir())
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=20)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode != 0
+    assert set(begun.iterdir()) == before
