@@ -9,7 +9,7 @@ Throughout, a higher score means "member".
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -71,6 +71,13 @@ class Outputs:
         loss_maps, masks = self.loss_maps[chosen], self.masks[chosen]
         return Outputs(loss_maps, masks, self.member[indices], self.n_classes, kept)
 
+    def cut(self, corners: Tensor, patch: int) -> Outputs:
+        """One square patch of each image; corners: int64 [N,1,2]."""
+        loss_maps = crop(self.loss_maps, corners, patch)
+        masks = crop(self.masks[:, None], corners, patch)[:, 0]
+        kept = None if self.posteriors is None else crop(self.posteriors, corners, patch)
+        return Outputs(loss_maps, masks, self.member, self.n_classes, kept)
+
     def maps(self, representation: Representation, indices: Tensor | slice) -> Tensor:
         """The representation float32 [B,K,H,W] of the images at `indices`."""
         masks = self.masks[indices].long()
@@ -103,13 +110,18 @@ def outputs(
     nonmembers: Scenes,
     *,
     keep_posteriors: bool = False,
+    release: Callable[[Tensor], Tensor] | None = None,
     progress: str | None = None,
 ) -> Outputs:
-    """Query a network on scenes it was trained on and on scenes it was not."""
+    """Query a network on scenes it was trained on and on scenes it was not.
+
+    `release` is a defence that its posteriors pass through.
+    """
     kept: list[tuple[Tensor, ...]] = []
     for scenes in (members, nonmembers):
         name = progress and f"{progress}, {len(scenes)} scenes"
         for posterior, masks in posterior_batches(model, scenes, progress=name):
+            posterior = posterior if release is None else release(posterior)
             loss = representations.structured_loss_map(posterior, masks).half()
             kept.append((loss, masks.byte(), posterior.half() if keep_posteriors else masks[:0]))
     loss_maps, masks, posteriors = (torch.cat(parts) for parts in zip(*kept, strict=True))
@@ -451,10 +463,11 @@ def _patches(shadows, chosen, recipe, generator) -> tuple[Tensor, Tensor]:
         images = chosen[chosen[:, 0] == k, 1]
         if len(images) == 0:
             continue
-        maps = shadow.maps(recipe.representation, images)
-        size = tuple(maps.shape[-2:])
-        corners = patch_corners(len(maps), 1, size, recipe.patch, generator)
-        patches.append(crop(maps, corners, recipe.patch))
+        size = tuple(shadow.masks.shape[-2:])
+        corners = patch_corners(len(images), 1, size, recipe.patch, generator)
+        # cut first: the representation is made of a quarter of the pixels then
+        part = shadow.subset(images.numpy()).cut(corners, recipe.patch)
+        patches.append(part.maps(recipe.representation, slice(None)))
         labels.append(torch.from_numpy(shadow.member[images.numpy()]).long())
     cut = torch.cat(patches).contiguous(memory_format=torch.channels_last)
     flip = torch.rand(len(cut), generator=generator) < 0.5
@@ -533,3 +546,27 @@ def logistic_attack(features: np.ndarray, member: np.ndarray) -> Pipeline:
         use_legacy_attributes=False,
     )
     return make_pipeline(StandardScaler(), model).fit(features, member)
+
+
+class LinearAttack(nn.Module):
+    """A `logistic_attack` as four tensors, to be stored beside the patch attackers."""
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        for name in ("mean", "scale", "weight"):
+            self.register_buffer(name, torch.zeros(n_features, dtype=torch.float64))
+        self.register_buffer("bias", torch.zeros(1, dtype=torch.float64))
+
+    @classmethod
+    def of(cls, fitted: Pipeline) -> LinearAttack:
+        scaler, model = fitted.steps[0][1], fitted.steps[1][1]
+        attack = cls(len(scaler.mean_))
+        values = (scaler.mean_, scaler.scale_, model.coef_[0], model.intercept_)
+        for name, value in zip(("mean", "scale", "weight", "bias"), values, strict=True):
+            getattr(attack, name).copy_(torch.as_tensor(value))
+        return attack
+
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        """Membership scores float64 [N] of features float [N,K]."""
+        scaled = (torch.from_numpy(features).double() - self.mean) / self.scale
+        return (scaled @ self.weight + self.bias).numpy()

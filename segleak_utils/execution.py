@@ -87,6 +87,9 @@ def plan(paths: Iterable[Path], overrides: Mapping[str, object]) -> dict[Path, d
     return chosen
 
 
+_MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+
+
 def kernel_environment(build: Path) -> dict[str, str]:
     """Return the variables under which kernel ``python3`` is this interpreter and finds segleak.
 
@@ -104,7 +107,10 @@ def kernel_environment(build: Path) -> dict[str, str]:
     variables = {k: os.pathsep.join(part for part in v if part) for k, v in joined.items()}
     # an MPLBACKEND of the user's shell would leave the notebooks without figures
     inline = "module://matplotlib_inline.backend_inline"
-    return {**variables, "MPLBACKEND": inline, "SEGLEAK_BUILD": str(build.resolve())}
+    variables |= {"MPLBACKEND": inline, "SEGLEAK_BUILD": str(build.resolve())}
+    # glibc would give the memory of every large tensor back and ask for it again, page by page:
+    # a third of the time of a pass over some hundred images
+    return variables | dict.fromkeys(_MALLOC, str(2**32))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -22,11 +22,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from sklearn.model_selection import cross_val_predict
-from torch import nn
+from torch import Tensor, nn
 
 from segleak_utils import attacks, metrics, results, splits, victims
 from segleak_utils.attacks import AttackRecipe, Outputs, Representation
-from segleak_utils.data import Scenes, camvid
+from segleak_utils.data import Scenes
 from segleak_utils.splits import Split
 from segleak_utils.victims import Recipe
 
@@ -117,14 +117,19 @@ def manifest(folder: Path) -> dict[str, dict]:
         raise ValueError(f"{path} is damaged ({error}); restore it from git") from error
 
 
-def _ship(plan: Plan, name: str, model: nn.Module, meta: dict) -> None:
+PACKAGES = ("torch", "timm", "numpy", "segmentation-models-pytorch")
+
+
+def ship(
+    plan: Plan,
+    name: str,
+    model: nn.Module | Mapping[str, Tensor],
+    meta: dict,
+    dtype: torch.dtype = torch.float16,
+) -> None:
     """Store weights and their line in the manifest."""
-    versions = {p: importlib.metadata.version(p) for p in ("torch", "timm", "numpy")}
-    versions["segmentation-models-pytorch"] = importlib.metadata.version(
-        "segmentation-models-pytorch"
-    )
-    meta = {**meta, "versions": versions}
-    digest = victims.save_weights(model, plan.weights / f"{name}.safetensors", meta)
+    meta = {**meta, "versions": {p: importlib.metadata.version(p) for p in PACKAGES}}
+    digest = victims.save_weights(model, plan.weights / f"{name}.safetensors", meta, dtype)
     entries = manifest(plan.weights) | {name: {"sha256": digest, **meta}}
     write_manifest(plan.weights, entries)
 
@@ -197,7 +202,7 @@ def load_or_train(
             "its scores would mean nothing. Train it again: python3 -m segleak_utils.run weights "
             "--force"
         )
-    if entry["recipe"] != plan.recipe.model_dump():
+    if Recipe(**entry["recipe"]) != plan.recipe:
         raise ValueError(
             f"{name} in {plan.weights} was trained by another recipe: {entry['recipe']}, expected "
             f"{plan.recipe.model_dump()}. Use that recipe, or train it again: "
@@ -219,8 +224,6 @@ def _train_network(plan, name, members, nonmembers, held_out, seed) -> None:
         progress=name if plan.progress else None,
         line=bar_line,
     )
-    seen = members.subset(range(min(200, len(members))))
-    fresh = nonmembers.subset(range(min(200, len(nonmembers))))
     meta = {
         "kind": "network",
         "recipe": plan.recipe.model_dump(),
@@ -228,8 +231,7 @@ def _train_network(plan, name, members, nonmembers, held_out, seed) -> None:
         "members": f"{len(members)}: {members.ids[0]} … {members.ids[-1]}",
         "members_digest": members.digest,
         "metrics": {
-            "member_miou": round(victims.mean_iou(model, seen), 4),
-            "nonmember_miou": round(victims.mean_iou(model, fresh), 4),
+            **both_miou(model, members, nonmembers),
             "held_out_miou": [
                 [h["epoch"], round(h["held_out_miou"], 4)] for h in history if "held_out_miou" in h
             ],
@@ -237,14 +239,23 @@ def _train_network(plan, name, members, nonmembers, held_out, seed) -> None:
             "seconds": round(time.monotonic() - started),
         },
     }
-    _ship(plan, name, model, meta)
+    ship(plan, name, model, meta)
     checkpoint.unlink(missing_ok=True)
+
+
+def both_miou(model: nn.Module, members: Scenes, nonmembers: Scenes) -> dict[str, float]:
+    """Mean IoU on up to 200 members and as many non-members, for the manifest."""
+    groups = {"member_miou": members, "nonmember_miou": nonmembers}
+    return {
+        name: round(victims.mean_iou(model, scenes.subset(range(min(200, len(scenes))))), 4)
+        for name, scenes in groups.items()
+    }
 
 
 # -------------------------------------------------------------------------------------- cache
 
 
-def _cached(plan: Plan, key_parts: tuple, compute: Callable[[], dict[str, np.ndarray]]) -> dict:
+def cached(plan: Plan, key_parts: tuple, compute: Callable[[], dict[str, np.ndarray]]) -> dict:
     """Arrays from the cache, or computed and kept; a torn entry is computed again."""
     text = json.dumps([VERSION, *map(str, key_parts)])
     path = plan.build / "cache" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
@@ -267,7 +278,7 @@ def loss_outputs(plan: Plan, of: Network) -> Outputs:
         return {"loss": shown.loss_maps.numpy(), "masks": shown.masks.numpy()}
 
     key = ("outputs", of.sha256, of.members.digest, of.nonmembers.digest)
-    kept = _cached(plan, key, compute)
+    kept = cached(plan, key, compute)
     member = np.arange(len(kept["masks"])) < len(of.members)
     loss, masks = torch.from_numpy(kept["loss"]), torch.from_numpy(kept["masks"])
     return Outputs(loss, masks, member, of.members.n_classes)
@@ -293,12 +304,16 @@ def attacker(
     name = f"attack-{setting}-{slug(representation)}"
     if shipped(plan, name) is None:
         _train_attacker(plan, name, representation, shadows)
+    of = {shadow.name: shadow.sha256 for shadow in shadows}
+    return load_attacker(plan, name, representation, of, shadows[0].members.n_classes)
+
+
+def load_attacker(
+    plan: Plan, name: str, representation: Representation, shadows: dict[str, str], n_classes: int
+) -> tuple[attacks.PatchNet, dict]:
+    """A stored patch attacker and its entry; `shadows`: name → SHA-256 of those it learned from."""
     entry = manifest(plan.weights)[name]
-    if entry["shadows"] != {of.name: of.sha256 for of in shadows}:
-        raise ValueError(
-            f"{name} was trained on other shadows than those in {plan.weights}; train it again: "
-            "python3 -m segleak_utils.run weights --force"
-        )
+    check_shadows(plan, name, shadows)
     wanted = asdict(replace(plan.attack, representation=representation))
     if entry["recipe"] != wanted:
         raise ValueError(
@@ -307,9 +322,18 @@ def attacker(
             "python3 -m segleak_utils.run weights --force"
         )
     state, meta = victims.read_weights(shipped(plan, name), entry["sha256"])
-    net = attacks.PatchNet(representation, shadows[0].members.n_classes, meta["recipe"]["width"])
+    net = attacks.PatchNet(representation, n_classes, meta["recipe"]["width"])
     net.load_state_dict(state)
     return net.eval().to(victims.best_device(), memory_format=torch.channels_last), entry
+
+
+def check_shadows(plan: Plan, name: str, shadows: dict[str, str]) -> None:
+    """Raise ValueError for an attacker that learned from other shadows than these."""
+    if manifest(plan.weights)[name]["shadows"] != shadows:
+        raise ValueError(
+            f"{name} was trained on other shadows than those in {plan.weights}; train it again: "
+            "python3 -m segleak_utils.run weights --force"
+        )
 
 
 def _train_attacker(plan, name, representation, shadows) -> None:
@@ -323,6 +347,18 @@ def _train_attacker(plan, name, representation, shadows) -> None:
         )
         for of in shadows
     ]
+    train_attacker(plan, name, representation, shown, shadows, started)
+
+
+def train_attacker(
+    plan: Plan,
+    name: str,
+    representation: Representation,
+    shown: list[Outputs],
+    shadows: list[Network],
+    started: float,
+) -> None:
+    """Train a patch attacker on what the shadows have shown, and store it under that name."""
     recipe = replace(plan.attack, representation=representation)
     net, history, (scores, member) = attacks.train_attacker(
         recipe, shown, seed=1, progress=name if plan.progress else None, line=bar_line
@@ -339,7 +375,7 @@ def _train_attacker(plan, name, representation, shadows) -> None:
             "seconds": round(time.monotonic() - started),
         },
     }
-    _ship(plan, name, net, meta)
+    ship(plan, name, net, meta)
 
 
 # ------------------------------------------------------------------------------------ contest
@@ -398,7 +434,8 @@ def bars(plan: Plan, setting: str, victim: Network, shadows: list[Network]) -> C
     of_shadows = [loss_outputs(plan, of) for of in shadows]
     member = np.concatenate([o.member for o in of_shadows])
     found = []
-    blind = _blind(plan, victim), np.concatenate([_blind(plan, of) for of in shadows])
+    looks = [blind_features(plan, of.members, of.nonmembers) for of in (victim, *shadows)]
+    blind = looks[0], np.concatenate(looks[1:])
     classes = (
         attacks.class_features(shown),
         np.concatenate([attacks.class_features(o) for o in of_shadows]),
@@ -453,12 +490,14 @@ def check_apart(victim: Network, shadow: Network) -> None:
     Split(victim.members, victim.nonmembers, shadow.members, shadow.nonmembers)
 
 
-def _blind(plan: Plan, of: Network) -> np.ndarray:
+def blind_features(plan: Plan, members: Scenes, nonmembers: Scenes) -> np.ndarray:
+    """`attacks.blind_features` of members, then non-members; cached."""
+
     def compute() -> dict[str, np.ndarray]:
-        both = [attacks.blind_features(scenes) for scenes in (of.members, of.nonmembers)]
+        both = [attacks.blind_features(scenes) for scenes in (members, nonmembers)]
         return {"features": np.concatenate(both)}
 
-    return _cached(plan, ("blind", of.members.digest, of.nonmembers.digest), compute)["features"]
+    return cached(plan, ("blind", members.digest, nonmembers.digest), compute)["features"]
 
 
 def _patch_scores(plan, victim, trained, n_patches, seed) -> dict[Representation, np.ndarray]:
@@ -479,7 +518,7 @@ def _patch_scores(plan, victim, trained, n_patches, seed) -> dict[Representation
 
     of = [entry["sha256"] for _, entry in trained.values()]
     scenes = victim.members.digest, victim.nonmembers.digest
-    return _cached(
+    return cached(
         plan, ("patches", victim.sha256, *scenes, *of, n_patches, plan.attack.patch, seed), compute
     )
 
@@ -516,50 +555,4 @@ def rows(of: Contest, notebook: str) -> list[results.ResultRow]:
                 **values,
             )
         )
-    return out
-
-
-# ----------------------------------------------------------------------------------- commands
-
-
-CAMVID_SIZE = (160, 224)  # multiples of 32, as the networks need; CamVid's shape is 3:4
-
-
-def camvid_experiment(root: Path, preset: str = "full", plan: Plan | None = None) -> list:
-    """The same chain on CamVid, both settings; prints and returns the rows of the table.
-
-    The networks are trained into ``build/camvid`` and reused by a later run.
-    """
-    plan = plan or Plan(
-        sizes=Sizes(),
-        recipe=Recipe(n_classes=11, epochs=80 if preset == "full" else 2, batch=8, patience=100),
-        attack=AttackRecipe(epochs=12 if preset == "full" else 1, batch=16),
-        weights=results.build_folder() / "camvid" / preset,
-    )
-    scenes = camvid(root, size=CAMVID_SIZE)
-    out = []
-    for setting in SETTINGS:
-        whole = splits.camvid_split(scenes, setting)
-        victim = load_or_train(
-            plan,
-            f"camvid-victim-{setting}",
-            whole.victim_members,
-            whole.victim_nonmembers,
-            whole.victim_held_out,
-            seed=1,
-        )
-        shadow = load_or_train(
-            plan,
-            f"camvid-shadow-{setting}",
-            whole.shadow_members,
-            whole.shadow_nonmembers,
-            whole.shadow_held_out,
-            seed=2,
-        )
-        for of in (victim, shadow):
-            member, nonmember = (of.meta["metrics"][f"{k}_miou"] for k in ("member", "nonmember"))
-            print(f"{of.name}: mIoU {member:.3f} on members, {nonmember:.3f} on non-members")
-        out += rows(contest(plan, setting, victim, [shadow]), "camvid")
-    print(results.table(out))
-    results.record(out)
     return out

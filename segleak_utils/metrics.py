@@ -13,10 +13,12 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 from scipy.stats import binomtest, norm, rankdata, t
 from sklearn.metrics import roc_curve
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,33 @@ def balanced_accuracy_at(
     down, up = np.hypot(*(shares - limits[:, 0])) / 2, np.hypot(*(limits[:, 1] - shares)) / 2
     low, high = max(0.0, value - float(down)), min(1.0, value + float(up))
     return Interval(value, low, high, int(member.sum()), int((~member).sum()), level)
+
+
+def calibration_counts(confidence: Tensor, right: Tensor, n_bins: int = 15) -> Tensor:
+    """Pixels by confidence, float64 [n_bins, 3]: count, sum of confidences, number right.
+
+    Counts of several batches may be added. confidence: float in 0..1; right: bool, same shape.
+    Raises ValueError for a confidence outside 0..1 or NaN.
+    """
+    inside = bool(((confidence >= 0) & (confidence <= 1 + 1e-4)).all())
+    if confidence.shape != right.shape or not inside:
+        raise ValueError("confidences must be in 0..1, one for each pixel that is right or wrong")
+    confidence, right = confidence.flatten().double(), right.flatten()
+    bins = (confidence * n_bins).long().clamp(max=n_bins - 1)
+    parts = [torch.ones_like(confidence), confidence, right.double()]
+    return torch.stack([torch.bincount(bins, part, n_bins) for part in parts], 1)
+
+
+def calibration_error(counts: Tensor) -> float:
+    """Expected calibration error (Guo et al. 2017) of `calibration_counts`: 0 is calibrated.
+
+    The gap between how sure and how often right, averaged over the bins by their pixels. Raises
+    ValueError where there is no pixel.
+    """
+    total = counts[:, 0].sum()
+    if total == 0:
+        raise ValueError("no labelled pixel, so no calibration error")
+    return float((counts[:, 1] - counts[:, 2]).abs().sum() / total)
 
 
 def _calls(

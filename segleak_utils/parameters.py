@@ -66,6 +66,13 @@ class AttackTraining(Common):
     live_images: _integer(20, 400) = 200
 
 
+class Defenses(Common):
+    """04_defenses; ``n_nonmembers`` are attacked beside all 400 members."""
+
+    n_nonmembers: _integer(100, 5000) = 400
+    n_patches: _integer(1, 64) = 6
+
+
 class RocAnalysis(Common):
     """05_roc_analysis"""
 
@@ -80,6 +87,7 @@ MODELS: dict[str, type[Common]] = {
     "01_victim_inference": VictimInference,
     "02_structured_loss_map": StructuredLossMap,
     "03_attack_training": AttackTraining,
+    "04_defenses": Defenses,
     "05_roc_analysis": RocAnalysis,
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from segleak_utils import representations, victims
 from segleak_utils.data import VOID, Scenes
+from segleak_utils.defenses import Release
 
 STYLE = Path(__file__).with_name("segleak.mplstyle")
 MEMBER, NONMEMBER = "#0072B2", "#D55E00"
@@ -59,6 +60,13 @@ class Example:
         posterior, masks = next(victims.posterior_batches(model, scenes.subset([index])))
         loss = representations.structured_loss_map(posterior, masks)
         return cls(title, image, mask, posterior[0], loss[0, 0])
+
+    def through(self, release: Release, seed: int) -> Example:
+        """The scene as somebody sees it who is given only what a defence releases."""
+        generator = torch.Generator().manual_seed(seed)
+        posterior = release(self.posterior[None], generator)
+        loss = representations.structured_loss_map(posterior, self.mask[None])
+        return replace(self, posterior=posterior[0], loss=loss[0, 0])
 
 
 def styled(render: Callable[..., Figure]) -> Callable[..., Figure]:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
 from segleak_utils import metrics
 from segleak_utils.metrics import Interval
-from segleak_utils.pictures import LOOKS, MEMBER, NONMEMBER, axes_of, styled
+from segleak_utils.pictures import (
+    LOOKS,
+    MEMBER,
+    NONMEMBER,
+    Example,
+    axes_of,
+    colour_mask,
+    styled,
+)
 
 
 def _looks(series: Sequence | Mapping, first: int = 0) -> Sequence[tuple[str, str, str]]:
@@ -215,6 +225,7 @@ def render_against(
     xlabel: str,
     ylabel: str = "AUC",
     reference: Mapping[str, float] | None = None,
+    xscale: str = "linear",
 ) -> Figure:
     """Estimates against a quantity, e.g. AUC against the number of patches, with 95 % bands."""
     figure, axes = axes_of(figsize=(8.2, 3.9))
@@ -231,7 +242,8 @@ def render_against(
         axis.annotate(
             name, (1.01, value), xycoords=("axes fraction", "data"), va="center", fontsize=9
         )  # fmt: skip
-    axis.set(xlabel=xlabel, ylabel=f"{ylabel} (band: 95 % interval)", xticks=list(x))
+    axis.set(xlabel=xlabel, ylabel=f"{ylabel} (band: 95 % interval)", xscale=xscale)
+    axis.set_xticks(list(x), [f"{value:g}" for value in x])
     axis.legend()
     return figure
 
@@ -357,4 +369,144 @@ def render_grouped(
     if len(series) > 1:
         handles = axes[0, 0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+# --------------------------------------------------------------------------------- the defences
+
+
+@styled
+def render_service(
+    pair: Sequence[Example],
+    palette: np.ndarray,
+    scores: Mapping[str, np.ndarray],
+    member: np.ndarray,
+    title: str = "",
+) -> Figure:
+    """What a service releases of two scenes, and the ROC of the attacks on it, linear and log-log.
+
+    A row for each scene, framed by group: image | prediction | confidence | loss map. The scales
+    are the same at every call, so that two pictures can be compared.
+    """
+    # fixed places: a layout engine would take longer than everything else here
+    figure = plt.figure(figsize=(11.4, 3.9), layout="none")
+    figure.suptitle(title, y=0.995)
+    names = ("image", "released prediction", "released confidence", "loss map")
+    limits = (None, None, (0, 1, "cividis"), (0, 5, "magma"))
+    for row, (example, colour) in enumerate(zip(pair, (MEMBER, NONMEMBER), strict=True)):
+        pictures = (
+            example.image.permute(1, 2, 0).numpy(),
+            colour_mask(example.posterior.argmax(0), palette),
+            example.posterior.amax(0).numpy(),
+            example.loss.numpy(),
+        )
+        for column, (values, limit) in enumerate(zip(pictures, limits, strict=True)):
+            place = 0.028 + 0.179 * column, 0.6 - 0.31 * row, 0.173, 0.29
+            axis = figure.add_axes(place, xticks=[], yticks=[])
+            low, high, scale = limit or (None, None, None)
+            shown = axis.imshow(values, vmin=low, vmax=high, cmap=scale)
+            for spine in axis.spines.values():
+                spine.set(visible=True, color=colour, linewidth=2.5)
+            if row == 0:
+                axis.set_title(names[column], fontsize=10)
+            elif limit:
+                bar = figure.colorbar(
+                    shown, cax=figure.add_axes((place[0] + 0.01, 0.19, place[2] - 0.02, 0.028)),
+                    orientation="horizontal", extend="neither" if column == 2 else "max",
+                )  # fmt: skip
+                bar.set_label(("probability", "loss of the true class (nats)")[column - 2])
+            if column == 0:
+                axis.set_ylabel(example.title, color=colour, fontsize=10)
+    _small_rocs(figure, scores, member)
+    return figure
+
+
+def _small_rocs(figure: Figure, scores: Mapping[str, np.ndarray], member: np.ndarray) -> None:
+    places = ((0.79, 0.585, 0.2, 0.3), (0.79, 0.125, 0.2, 0.32))
+    linear, log = (figure.add_axes(place) for place in places)
+    for (name, values), (colour, _, dash) in zip(scores.items(), _looks(scores, 1), strict=True):
+        curve, area = metrics.roc(values, member), metrics.auc(values, member)
+        linear.plot(curve.fpr, curve.tpr, color=colour, ls=dash, label=f"{name} {area}")
+        shown = curve.fpr >= curve.smallest_fpr
+        log.plot(curve.fpr[shown], curve.tpr[shown], color=colour, ls=dash)
+    floor = curve.smallest_fpr
+    linear.plot([0, 1], [0, 1], color="#888888", lw=1)
+    log.plot([floor, 1], [floor, 1], color="#888888", lw=1)
+    linear.set(xlim=(0, 1), ylim=(0, 1))
+    linear.set_title("ROC, linear and log-log", fontsize=10)
+    linear.legend(fontsize=8, loc="lower right", title="AUC", title_fontsize=8, handlelength=1.4)
+    log.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(1 / curve.n_members, 1))
+    log.minorticks_off()
+    log.set_xlabel("false positive rate", fontsize=9)
+    for axis in (linear, log):
+        axis.set_ylabel("true positive rate", fontsize=9)
+        axis.tick_params(labelsize=8)
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """One defence in the frontier: a label, its family, mean IoU, and an AUC for each attacker."""
+
+    label: str
+    family: str
+    miou: float
+    aucs: Mapping[str, Interval]
+
+
+@styled
+def render_frontier(found: Sequence[Tradeoff], ylabel: str = "AUC of the attack") -> Figure:
+    """Privacy against utility: a panel for each attacker, a mark for each defence.
+
+    Up is worse for privacy, left is worse for utility. Points of a family are joined in the order
+    given: its strength.
+    """
+    panels = list(found[0].aucs)
+    n_rows = -(-len(panels) // 2)
+    figure, axes = axes_of(
+        n_rows, min(2, len(panels)), sharex=True, sharey=True, figsize=(11, 4.6 * n_rows + 0.6)
+    )
+    families = list(dict.fromkeys(of.family for of in found))
+    for axis, who in zip(axes.flat, panels, strict=False):
+        for family, (colour, marker, dash) in zip(families, _looks(families), strict=True):
+            own = [of for of in found if of.family == family]
+            x, areas = [of.miou for of in own], [of.aucs[who] for of in own]
+            y = [area.value for area in areas]
+            axis.plot(x, y, color=colour, ls=dash, lw=1, alpha=0.6)
+            axis.vlines(x, [a.low for a in areas], [a.high for a in areas], color=colour, lw=2)
+            axis.plot(x, y, marker, color="white", mec=colour, mew=2, ms=7, label=family)
+            # every second family has its labels on the other side: many lie close together
+            side = 1 if families.index(family) % 2 else -1
+            for of, height in zip(own, y, strict=True):
+                axis.annotate(of.label, (of.miou, height), (7 * side, 4), fontsize=7.5,
+                              textcoords="offset points", color=colour,
+                              ha="left" if side > 0 else "right")  # fmt: skip
+        axis.axhline(0.5, color="#444444", lw=1, ls="--")
+        axis.set_title(who)
+        axis.margins(x=0.12)
+    for axis in axes[-1]:
+        axis.set_xlabel("mean IoU of what is released (non-members)")
+    for axis in axes[:, 0]:
+        axis.set_ylabel(f"{ylabel} (bar: 95 % interval)")
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+@styled
+def render_epsilon(
+    multipliers: Sequence[float],
+    series: Mapping[str, Sequence[float]],
+    marked: Mapping[str, tuple[float, float]] | None = None,
+) -> Figure:
+    """The accountant's ε against the noise multiplier; `marked`: networks that were trained so."""
+    figure, axes = axes_of(figsize=(8.2, 4.2))
+    axis = axes[0, 0]
+    for (name, values), (colour, _, dash) in zip(series.items(), _looks(series, 1), strict=True):
+        axis.plot(multipliers, values, color=colour, ls=dash, label=name)
+    for name, point in (marked or {}).items():
+        axis.plot(*point, "o", color="white", mec="black", mew=2)
+        axis.annotate(name, point, (8, 4), textcoords="offset points", fontsize=8.5)
+    axis.set(xscale="log", yscale="log", xlabel="noise multiplier (noise / clip norm)")
+    axis.set_ylabel("ε (smaller: more private)")
+    axis.legend()
     return figure

@@ -5,6 +5,7 @@
     python3 -m segleak_utils.run lab        open JupyterLab
     python3 -m segleak_utils.run weights    retrain what is shipped in weights/
     python3 -m segleak_utils.run camvid --root DIR
+    python3 -m segleak_utils.run defenses [--camvid DIR]
 
 Only the standard library is imported at module level, and the syntax is kept old, so that a bare
 Python can start this file and an outdated one still says what is wrong.
@@ -235,8 +236,11 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("test", help="ruff and the tests; further arguments go to pytest")
     commands.add_parser("lab", help="open JupyterLab; further arguments go to it")
-    weights = commands.add_parser("weights", help="train again what is shipped in weights/")
-    weights.add_argument("--force", action="store_true", help="also what is there already")
+    weights = commands.add_parser("weights", help="train what is missing in weights/")
+    weights.add_argument("names", nargs="*", metavar="NAME", help="to be trained again")
+    weights.add_argument("--force", action="store_true", help="everything again")
+    defenses = commands.add_parser("defenses", help="every defence, both attackers, and its price")
+    defenses.add_argument("--camvid", type=Path, metavar="DIR", help="on CamVid instead")
     camvid = commands.add_parser("camvid", help="run the same chain on a CamVid folder")
     camvid.add_argument("--root", type=Path, required=True, metavar="DIR")
     # SUPPRESS: do not overwrite a --preset given before
@@ -301,14 +305,20 @@ def dispatch(options: argparse.Namespace) -> int:
         command.append(f"--ServerApp.root_dir={options.notebooks}")
         kernels = execution.kernel_environment(options.build)
         return relay([*command, *options.rest], env={**child_environment(), **kernels})
-    if options.command in ("weights", "camvid"):
-        from segleak_utils import experiment, training
+    if options.command in ("weights", "camvid", "defenses"):
+        from segleak_utils import camvid, experiment, frontier, training
 
         try:
             if options.command == "weights":
-                training.train_weights(force=options.force)
+                training.train_weights(options.names, force=options.force)
+            elif options.command == "camvid":
+                camvid.camvid_experiment(options.root, preset=options.preset or "full")
+            elif options.camvid:
+                found = camvid.camvid_defenses(options.camvid, preset=options.preset or "full")
+                print(frontier.table(found))
             else:
-                experiment.camvid_experiment(options.root, preset=options.preset or "full")
+                scenario = frontier.synthstreets(experiment.plan_of(options.preset or "quick"))
+                print(frontier.table(frontier.measure(scenario, frontier.services())))
         except (ValueError, FileNotFoundError) as error:
             print(f"segleak: {error}", file=sys.stderr)
             return 1

@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from functools import partial
@@ -17,9 +17,10 @@ from functools import partial
 import torch
 from tqdm.std import tqdm
 
-from segleak_utils import attacks, experiment
+from segleak_utils import attacks, experiment, frontier, protected
 from segleak_utils.attacks import Representation
 from segleak_utils.experiment import (
+    LOGISTIC,
     SETTINGS,
     Plan,
     Setting,
@@ -35,8 +36,14 @@ from segleak_utils.experiment import (
 from segleak_utils.victims import replace_file
 
 
-def train_weights(force: bool = False, plan: Plan | None = None) -> None:
-    """Train whatever is missing in ``weights/`` (with `force`: everything); resumable."""
+def train_weights(
+    names: Sequence[str] = (), *, force: bool = False, plan: Plan | None = None
+) -> None:
+    """Train whatever is missing in ``weights/``; resumable.
+
+    `names` are trained again, and with them what was made from them; with `force` everything.
+    Raises ValueError for an unknown name.
+    """
     plan = plan or Plan()
     started = time.monotonic()
     if force:
@@ -45,6 +52,7 @@ def train_weights(force: bool = False, plan: Plan | None = None) -> None:
         (plan.weights / "manifest.json").unlink(missing_ok=True)
         for begun in ("checkpoints", "training"):
             shutil.rmtree(plan.build / begun, ignore_errors=True)
+    forget(plan, names)
     missing = [name for name in network_names(plan) if shipped(plan, name) is None]
     for name in missing:
         roles(plan, name)  # draws the scenes here, before two workers want the same ones
@@ -56,9 +64,53 @@ def train_weights(force: bool = False, plan: Plan | None = None) -> None:
         if shipped(plan, f"attack-{setting}-{slug(representation)}") is None
     ]
     _side_by_side(plan, _attacker_apart, missing)
+    missing = [name for name in protected.names(plan) if shipped(plan, name) is None]
+    if protected.PUBLIC in missing:  # the fine-tuned ones start from it
+        protected.public_scenes(plan)
+        _side_by_side(plan, _protected_apart, [protected.PUBLIC])
+        missing.remove(protected.PUBLIC)
+    for name in missing:
+        protected.scenes(plan, *protected.parts(name))[0]()
+    _side_by_side(plan, _protected_apart, missing)
+    scenario = frontier.synthstreets(plan)
+    missing = [
+        service.name
+        for service in frontier.services()
+        if any(
+            shipped(plan, name) is None
+            for key, name in frontier.attacker_names(scenario, service).items()
+            if key in (*service.representations, LOGISTIC)
+        )
+    ]
+    _side_by_side(plan, _service_apart, missing)
     size = sum(path.stat().st_size for path in plan.weights.glob("*.safetensors")) / 2**20
     minutes = (time.monotonic() - started) / 60
     print(f"{plan.weights}: {size:.1f} MiB, complete after {minutes:.1f} minutes of this run")
+
+
+def forget(plan: Plan, names: Sequence[str]) -> None:
+    """Remove these networks or attackers, and whatever was made from them.
+
+    Raises ValueError for a name that is not in the manifest.
+    """
+    entries = manifest(plan.weights)
+    unknown = [name for name in names if name not in entries]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is not in the manifest; known: {', '.join(entries)}")
+    gone: set[str] = set()
+    after = set(names)
+    while after:
+        gone |= after
+        hashes = {entries[name]["sha256"] for name in after}
+        after = {
+            name
+            for name, entry in entries.items()
+            if hashes & {entry.get("public"), *entry.get("shadows", {}).values()}
+        } - gone
+    for name in gone:
+        (plan.weights / f"{name}.safetensors").unlink(missing_ok=True)
+    if gone:
+        write_manifest(plan.weights, {k: v for k, v in entries.items() if k not in gone})
 
 
 def _side_by_side(plan: Plan, train: Callable, what: list) -> None:
@@ -108,4 +160,33 @@ def _attacker_apart(plan: Plan, what: tuple[Setting, Representation]) -> Plan:
     shadows = [network(plan, f"shadow-{setting}-{k}") for k in plan.shadow_seeds]
     apart = _apart(plan, *what, plan.attack, [of.sha256 for of in shadows])
     attacker(apart, setting, representation, shadows)
+    return apart
+
+
+def _protected_apart(plan: Plan, name: str) -> Plan:
+    how = protected.TRAININGS.get(protected.parts(name)[1], protected.PUBLIC_TRAINING)
+    apart = _apart(plan, name, how, plan.recipe, plan.sizes)
+    if name == protected.PUBLIC:
+        protected.public(apart)
+        return apart
+    entry = manifest(plan.weights)[protected.PUBLIC]  # what the fine-tuned ones start from
+    write_manifest(apart.weights, {protected.PUBLIC: entry})
+    file = f"{protected.PUBLIC}.safetensors"
+    replace_file(apart.weights / file, partial(shutil.copyfile, plan.weights / file))
+    protected.network(apart, *protected.parts(name))
+    return apart
+
+
+def _service_apart(plan: Plan, name: str) -> Plan:
+    service = next(s for s in frontier.services() if s.name == name)
+    scenario = frontier.synthstreets(plan)
+    entries = manifest(plan.weights)
+    of = {shadow: entries[shadow]["sha256"] for shadow in scenario.shadow_names(service.variant)}
+    apart = _apart(plan, service, plan.attack, of)
+    for file in frontier.attacker_names(scenario, service).values():  # those that are there stay
+        if shipped(plan, file) is not None and shipped(apart, file) is None:
+            write_manifest(apart.weights, manifest(apart.weights) | {file: entries[file]})
+            source = plan.weights / f"{file}.safetensors"
+            replace_file(apart.weights / source.name, partial(shutil.copyfile, source))
+    frontier.train_attackers(replace(scenario, plan=apart), service, service.representations)
     return apart

@@ -11,12 +11,14 @@ import json
 import math
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
+from opacus.validators import ModuleValidator
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -40,6 +42,8 @@ class Recipe(BaseModel):
     encoder: str = "tu-edgenext_xx_small"
     decoder_channels: int | None = Field(32, ge=8, le=1024)
     n_classes: int = Field(19, ge=2, le=255)
+    norm: Literal["batch", "group"] = "batch"
+    dropout: float = Field(0, ge=0, lt=1, description="share of channels dropped, see build_victim")
     epochs: int = Field(36, ge=1, le=1000)
     batch: int = Field(8, ge=2, le=256)
     lr: float = Field(3e-3, gt=0, le=1)
@@ -67,8 +71,11 @@ class _Normalised(nn.Module):
 def build_victim(recipe: Recipe, *, seed: int = 0) -> nn.Module:
     """An untrained network: images [N,3,H,W] in 0..1 → logits [N,C,H,W].
 
-    No pretrained weights are loaded: nothing is downloaded. Raises ValueError for an architecture
-    or encoder segmentation-models-pytorch does not know.
+    No pretrained weights are loaded: nothing is downloaded. With ``norm="group"`` no image of a
+    batch has a say in another's output, as DP-SGD asks for. With `dropout` whole channels go before
+    the decoder and before the head (Tompson et al. 2015): neighbouring pixels are too alike for
+    dropping single ones. Raises ValueError for an architecture or encoder
+    segmentation-models-pytorch does not know.
     """
     kwargs = {}
     if recipe.decoder_channels is not None and recipe.arch.lower() in ("upernet", "deeplabv3plus"):
@@ -88,7 +95,42 @@ def build_victim(recipe: Recipe, *, seed: int = 0) -> nn.Module:
                 f"cannot build arch={recipe.arch!r} with encoder={recipe.encoder!r}: {error}. "
                 "See segmentation-models-pytorch for the names it knows."
             ) from error
+    if recipe.norm == "group":
+        net = _without_batchnorm(net)
+    if recipe.dropout:
+        _insert_dropout(net, recipe.dropout)
     return _Normalised(net)
+
+
+def _without_batchnorm(net: nn.Module) -> nn.Module:
+    """The network with GroupNorm for BatchNorm, and without in-place operations, for Opacus."""
+    replaced = [k for k, m in net.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    net = ModuleValidator.fix(net)
+    for name in replaced:
+        norm = net.get_submodule(name)
+        if not isinstance(norm, nn.GroupNorm):
+            raise ValueError(
+                f"{name} is a {type(norm).__name__}, which Opacus does not replace by GroupNorm; "
+                "take another encoder, such as tu-edgenext_xx_small"
+            )
+        # Opacus makes 32 groups of 32 channels: a constant after the pyramid's pooling to 1x1
+        norm.num_groups = math.gcd(8, norm.num_channels)
+        while norm.num_groups > 1 and norm.num_channels // norm.num_groups < 4:
+            norm.num_groups //= 2
+    for module in net.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False  # an in-place ReLU overwrites what the gradient hooks need
+    return net
+
+
+def _insert_dropout(net: nn.Module, share: float) -> None:
+    net.dropout = nn.Dropout2d(share)  # by hooks: the weights keep their names
+
+    def before_decoder(_: nn.Module, args: tuple) -> tuple:
+        return ([f if f.shape[1] <= 3 else net.dropout(f) for f in args[0]], *args[1:])
+
+    net.decoder.register_forward_pre_hook(before_decoder)
+    net.segmentation_head.register_forward_pre_hook(lambda _, args: (net.dropout(args[0]),))
 
 
 def logits_of(model: Callable, images: Tensor) -> Tensor:
@@ -272,7 +314,7 @@ def _resume(checkpoint, identity, model, optimiser, schedule) -> dict | None:
             return None  # another recipe's checkpoint: start afresh rather than mix the two
         model.load_state_dict(state["model"])
     except (
-        RuntimeError, KeyError, EOFError, OSError, ValueError, pickle.UnpicklingError
+        RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError, pickle.UnpicklingError
     ) as error:  # fmt: skip
         raise ValueError(
             f"{checkpoint} cannot be read ({type(error).__name__}); delete it to start afresh"
@@ -353,18 +395,24 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
         part.unlink(missing_ok=True)
 
 
-def save_weights(model: nn.Module, path: Path, meta: dict) -> str:
-    """Write the weights as float16 safetensors with `meta` in the header; return the SHA-256.
+def save_weights(
+    model: nn.Module | Mapping[str, Tensor],
+    path: Path,
+    meta: dict,
+    dtype: torch.dtype = torch.float16,
+) -> str:
+    """Write the weights as safetensors with `meta` in the header; return the SHA-256.
 
-    Raises ValueError for weights that are not finite in float16.
+    Of a network that shares most weights with another, the tensors of its own are enough.
+    Raises ValueError for weights that are not finite in `dtype`.
     """
     tensors = {
-        name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
-        for name, value in model.state_dict().items()
+        name: (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
+        for name, value in (model.state_dict() if isinstance(model, nn.Module) else model).items()
     }
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
-            raise ValueError(f"{name} holds values that are not finite in float16 (above 65504?)")
+            raise ValueError(f"{name} holds values that are not finite in {dtype} (too large?)")
     header = {"meta": json.dumps(meta, sort_keys=True)}
     replace_file(path, lambda part: save_file(tensors, part, header))
     return sha256(path)

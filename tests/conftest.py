@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from segleak_utils import attacks, execution, experiment
+
 
 @pytest.fixture(scope="session")
 def camvid_root() -> Path:
@@ -16,3 +18,23 @@ def camvid_root() -> Path:
     if not (root / "train.txt").is_file():
         pytest.skip("no CamVid: set SEGLEAK_CAMVID to its folder (see data/README.md)")
     return root
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory) -> Path:
+    """A build folder with all notebooks executed; SEGLEAK_EXECUTED names one that is there."""
+    wanted = {*experiment.network_names(experiment.Plan())}
+    wanted |= {
+        f"attack-{setting}-{experiment.slug(r)}"
+        for setting in experiment.SETTINGS
+        for r in attacks.REPRESENTATIONS
+    }
+    shipped = {path.stem for path in experiment.WEIGHTS.glob("*.safetensors")}
+    missing = sorted(wanted - (shipped & experiment.manifest(experiment.WEIGHTS).keys()))
+    if missing:
+        pytest.skip(f"not in weights/ and its manifest.json yet: {', '.join(missing)}")
+    if os.environ.get("SEGLEAK_EXECUTED"):
+        return Path(os.environ["SEGLEAK_EXECUTED"])
+    folder = tmp_path_factory.mktemp("build")
+    execution.run_notebooks(build=folder, overrides={"preset": "quick"}, cell_timeout=600)
+    return folder

@@ -12,6 +12,7 @@ from segleak_utils import attacks
 from segleak_utils.attacks import (
     REPRESENTATIONS,
     AttackRecipe,
+    LinearAttack,
     Outputs,
     PatchNet,
     blind_features,
@@ -32,6 +33,8 @@ from segleak_utils.attacks import (
     train_attacker,
 )
 from segleak_utils.data import Scenes
+from segleak_utils.representations import argmax_posterior
+from segleak_utils.victims import read_weights, save_weights
 
 VOID, C = 255, 4
 NAMES = ("road", "car", "sky", "pole")
@@ -373,6 +376,55 @@ def test_logistic_regression_finds_a_feature_and_refuses_nan():
             logistic_attack(features, member)
 
 
+def fitted_attack(n_features=5, seed=0):
+    rng = np.random.default_rng(seed)
+    member = np.arange(200) % 2 == 0
+    features = rng.normal(3, 10, (200, n_features))
+    features[:, 3] += 9 * member
+    features[:, 1] = 7  # a class that is never there: no deviation to divide by
+    return logistic_attack(features, member), features
+
+
+def test_a_linear_attack_scores_as_the_regression_it_was_made_of():
+    fitted, features = fitted_attack()
+    found = LinearAttack.of(fitted).scores(features)
+    assert found.shape == (200,) and found.dtype == np.float64
+    np.testing.assert_allclose(found, fitted.decision_function(features), rtol=1e-9, atol=1e-12)
+    narrow = LinearAttack.of(fitted).scores(features.astype(np.float32))
+    np.testing.assert_allclose(narrow, found, atol=1e-5)
+    assert len(LinearAttack.of(fitted).scores(features[:0])) == 0
+
+
+def test_a_linear_attack_worked_by_hand():
+    attack = LinearAttack(2)
+    attack.mean += torch.tensor([1.0, 2.0])
+    attack.scale += torch.tensor([2.0, 4.0])
+    attack.weight += torch.tensor([3.0, -1.0])
+    attack.bias += 0.5
+    features = np.array([[1, 2], [3, 2], [1, 6]])
+    assert attack.scores(features).tolist() == [0.5, 3.5, -0.5]
+
+
+def test_a_linear_attack_survives_being_stored(tmp_path):
+    fitted, features = fitted_attack()
+    attack, path = LinearAttack.of(fitted), tmp_path / "attack.safetensors"
+    save_weights(attack, path, {"n_features": 5}, torch.float64)
+    again = LinearAttack(5)
+    state, meta = read_weights(path)
+    again.load_state_dict(state)
+    assert meta == {"n_features": 5} and set(state) == {"mean", "scale", "weight", "bias"}
+    # weights are read as float32
+    np.testing.assert_allclose(again.scores(features), attack.scores(features), atol=1e-5)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        LinearAttack(4).load_state_dict(state)
+
+
+def test_features_of_another_number_are_refused_by_a_linear_attack():
+    fitted, features = fitted_attack()
+    with pytest.raises((RuntimeError, ValueError)):
+        LinearAttack.of(fitted).scores(features[:, :4])
+
+
 # ---- victims asked -------------------------------------------------------------------------------
 
 
@@ -403,6 +455,41 @@ def test_a_streams_scores_are_those_of_the_kept_outputs():
         np.testing.assert_allclose(found[representation], kept, atol=5e-3)
     again = stream_scores(Victim(), (members, nonmembers), nets, **asked)
     assert all(np.array_equal(found[r], again[r]) for r in nets)
+
+
+def test_outputs_pass_through_a_release():
+    members, nonmembers = scenes_of(18), scenes_of(3, 1)
+    plain = outputs(Victim(), members, nonmembers, keep_posteriors=True)
+    seen = []
+    shown = outputs(
+        Victim(),
+        members,
+        nonmembers,
+        keep_posteriors=True,
+        release=lambda posterior: seen.append(posterior) or argmax_posterior(posterior),
+    )
+    assert torch.equal(torch.cat(seen).half(), plain.posteriors)  # each image, once, in order
+    assert torch.equal(shown.posteriors, argmax_posterior(torch.cat(seen)).half())
+    expected = represent(shown.posteriors.float(), shown.masks.long(), "loss map").half()
+    assert torch.equal(shown.loss_maps, expected)
+    assert not torch.equal(shown.loss_maps, plain.loss_maps)
+    assert torch.equal(shown.masks, plain.masks) and np.array_equal(shown.member, plain.member)
+    same = outputs(Victim(), members, nonmembers, release=lambda posterior: posterior)
+    assert torch.equal(same.loss_maps, plain.loss_maps) and same.posteriors is None
+
+
+@pytest.mark.parametrize(
+    ("release", "message"),
+    [
+        (lambda p: 2 * p, "sum to one"),
+        (lambda p: p - 0.5, "negative probability"),
+        (lambda p: p * np.nan, "NaN"),
+        (lambda p: p.argmax(1), "must be a floating-point"),
+    ],
+)
+def test_a_release_that_gives_no_posterior_is_refused(release, message):
+    with pytest.raises(ValueError, match=message):
+        outputs(Victim(), scenes_of(3), scenes_of(3, 1), release=release)
 
 
 def test_every_attacker_sees_the_same_patches():

@@ -11,8 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segleak_utils import attacks, data, experiment, splits, training, victims
+from segleak_utils import (
+    attacks,
+    camvid,
+    data,
+    experiment,
+    frontier,
+    protected,
+    splits,
+    training,
+    victims,
+)
 from segleak_utils.attacks import REPRESENTATIONS, AttackRecipe
+from segleak_utils.dpsgd import DPRecipe, epsilon
 from segleak_utils.experiment import (
     BLIND,
     GLOBAL,
@@ -164,6 +175,8 @@ def test_a_second_training_trains_only_what_is_missing(copied, no_training, monk
         monkeypatch.setattr(module, "SETTINGS", ("dependent", "dependent"))
     monkeypatch.setattr(experiment, "VICTIM_SEEDS", (0,))
     monkeypatch.setattr(training, "_side_by_side", lambda _, __, what: asked.extend(what))
+    monkeypatch.setattr(protected, "names", lambda _: [])  # tests/test_frontier.py has these
+    monkeypatch.setattr(frontier, "services", lambda: ())
     train_weights(plan=copied)
     assert asked == [] and "complete after" in capsys.readouterr().out
     (copied.weights / "victim-0.safetensors").unlink()
@@ -262,17 +275,37 @@ def test_what_is_shipped_is_whole_and_documented(entries):
         assert victims.sha256(path) == entry["sha256"], name
         _, meta = victims.read_weights(path, entry["sha256"])
         assert meta == {key: value for key, value in entry.items() if key != "sha256"}, name
-        assert isinstance(entry["seed"], int) and entry["metrics"]["train_loss"], name
         assert {"torch", "timm", "numpy", "segmentation-models-pytorch"} == set(entry["versions"])
+        if entry["kind"] != "network":
+            of = {entries[of]["sha256"] for of in entry["shadows"]}
+            assert of == {*entry["shadows"].values()}, name
+        if entry["kind"] == "regression":
+            assert np.isfinite([*entry["thresholds"].values()]).all(), name
+            continue
+        assert isinstance(entry["seed"], int) and entry["metrics"]["train_loss"], name
         made = Recipe if entry["kind"] == "network" else AttackRecipe
         assert made(**entry["recipe"])
         if entry["kind"] == "attacker":
-            assert {entries[of]["sha256"] for of in entry["shadows"]} == {
-                *entry["shadows"].values()
-            }
             assert np.isfinite(entry["threshold"]), name
     size = sum(path.stat().st_size for path in SHIPPED.iterdir())
-    assert size <= 20 * 2**20
+    assert size <= 40 * 2**20  # of 50 MiB in all: later experiments need some, too
+
+
+def test_a_private_network_is_shipped_with_its_promise(entries):
+    private = {name: entry for name, entry in entries.items() if entry.get("private")}
+    assert private
+    for name, entry in private.items():
+        recipe, said = DPRecipe(**entry["private"]), entry["privacy"]
+        if recipe.noise_multiplier == 0:
+            assert said["epsilon"] is None, name
+            continue
+        again = epsilon(recipe.noise_multiplier, said["sampling_rate"], said["steps"], recipe.delta)
+        assert said["epsilon"] == pytest.approx(again, rel=1e-6), name
+        assert (said["delta"], said["clip_norm"]) == (recipe.delta, recipe.clip_norm)
+        count = int(entry["members"].split(":")[0])
+        assert said["delta"] < 1 / count and said["sampling_rate"] <= recipe.batch / count, name
+        base = entries[protected.PUBLIC]["sha256"] if "tuned" in name else None
+        assert entry["public"] == base, name
 
 
 def test_every_network_and_attacker_is_shipped(entries):
@@ -282,7 +315,16 @@ def test_every_network_and_attacker_is_shipped(entries):
     if missing:
         pytest.skip(f"weights/ is not complete yet: {', '.join(sorted(missing))}")
     for name in experiment.network_names(Plan()):
-        assert entries[name]["recipe"] == Plan().recipe.model_dump()
+        assert Recipe(**entries[name]["recipe"]) == Plan().recipe
+
+
+def test_every_defended_network_and_its_attackers_are_shipped(entries):
+    scenario = frontier.synthstreets(Plan())
+    wanted = {*protected.names(Plan())}
+    for service in frontier.services():
+        names = frontier.attacker_names(scenario, service)
+        wanted |= {names[key] for key in (*service.representations, LOGISTIC)}
+    assert wanted <= {path.stem for path in SHIPPED.glob("*.safetensors")} & set(entries)
 
 
 # ---- CamVid --------------------------------------------------------------------------------------
@@ -291,14 +333,14 @@ def test_every_network_and_attacker_is_shipped(entries):
 @pytest.mark.timeout(900)
 def test_camvid_goes_the_same_way(camvid_root, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path / "build"))
-    monkeypatch.setattr(experiment, "CAMVID_SIZE", (64, 96))
+    monkeypatch.setattr(camvid, "SIZE", (64, 96))
     plan = Plan(
         recipe=Recipe(n_classes=11, decoder_channels=8, epochs=1, **BY_HEART),
         attack=AttackRecipe(patch=48, epochs=1, batch=16, width=4),
         weights=tmp_path / "weights",
         progress=False,
     )
-    table = experiment.camvid_experiment(camvid_root, "quick", plan)
+    table = camvid.camvid_experiment(camvid_root, "quick", plan)
     names = [BLIND, GLOBAL, LOGISTIC, *map(patch_attack, REPRESENTATIONS)]
     expected = [(f"camvid-victim-{s}", s, name) for s in experiment.SETTINGS for name in names]
     assert [(row.victim, row.setting, row.attack) for row in table] == expected

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+import sweep
 
 from segleak_utils import attacks, execution, experiment, results
 
@@ -65,28 +65,6 @@ def test_the_typed_result_is_recognised():
 # ---- executed ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def build(tmp_path_factory) -> Path:
-    """A build folder with all notebooks executed; SEGLEAK_EXECUTED names one that is there."""
-    if not NOTEBOOKS:
-        pytest.skip("no notebooks/NN_*.ipynb yet")
-    wanted = {*experiment.network_names(experiment.Plan())}
-    wanted |= {
-        f"attack-{setting}-{experiment.slug(r)}"
-        for setting in experiment.SETTINGS
-        for r in attacks.REPRESENTATIONS
-    }
-    shipped = {path.stem for path in experiment.WEIGHTS.glob("*.safetensors")}
-    missing = sorted(wanted - (shipped & experiment.manifest(experiment.WEIGHTS).keys()))
-    if missing:
-        pytest.skip(f"not in weights/ and its manifest.json yet: {', '.join(missing)}")
-    if os.environ.get("SEGLEAK_EXECUTED"):
-        return Path(os.environ["SEGLEAK_EXECUTED"])
-    folder = tmp_path_factory.mktemp("build")
-    execution.run_notebooks(build=folder, overrides={"preset": "quick"}, cell_timeout=600)
-    return folder
-
-
 @pytest.mark.timeout(1800)
 def test_the_notebooks_run_and_hide_no_errors(build):
     for path in NOTEBOOKS:
@@ -119,3 +97,23 @@ def test_the_table_has_every_attack_on_two_victims(build):
                 assert row.auc_low <= 0.5 <= row.auc_high, row
             elif row.attack in learned:
                 assert row.auc_low > 0.5, row
+
+
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("name", ["04_defenses"])
+def test_every_slider_can_be_moved_to_every_stop(name, build, tmp_path):
+    (tmp_path / "data").symlink_to(ROOT / "data")  # as the notebook's folder sees it
+    (tmp_path / "notebooks").mkdir()
+    path = tmp_path / "notebooks" / f"{name}.ipynb"
+    nbformat.write(sweep.swept(nbformat.read(FOLDER / path.name, as_version=4)), path)
+    out = tmp_path / "out"
+    # the caches of the first run, another place for what is written
+    with execution._environ(execution.kernel_environment(build)):
+        execution.run_notebook(path, out, {}, cell_timeout=600)
+    executed = nbformat.read(out / "notebooks" / path.name, as_version=4)
+    assert execution.hidden_errors(executed) == [] and sweep.moved(executed) >= 4
+
+
+def test_a_notebook_with_sliders_is_swept():
+    live = {path.stem for path in NOTEBOOKS if "ipywidgets" in "".join(cells(path, "code"))}
+    assert live == {"04_defenses"}  # add a new one to the test above

@@ -10,7 +10,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from segleak_utils import metrics, pictures, plots
+from segleak_utils import defenses, metrics, pictures, plots
 from segleak_utils.data import Scenes
 from segleak_utils.metrics import Interval
 
@@ -82,6 +82,11 @@ CASES = {
     "trainings": lambda: plots.render_trainings({"a": HISTORY, "b": HISTORY}),
     "toy_roc": lambda: plots.render_toy_roc(np.arange(8.0), np.arange(8) % 3 == 0),
     "subsamples": lambda: plots.render_subsamples({50: [*SOME.values()]}, SOME["second"]),
+    "service": lambda: plots.render_service([A, B], PALETTE, SCORES, MEMBER, "title"),
+    "frontier": lambda: plots.render_frontier(
+        [plots.Tradeoff(f"d{k}", f"family {k // 2}", k / 10, SOME) for k in range(4)]
+    ),
+    "epsilon": lambda: plots.render_epsilon([1, 2, 4], {"a": [9, 3, 1]}, {"net": (2, 2.5)}),
     "grouped": lambda: plots.render_grouped({"p": {"x": SOME, "y": SOME}}, "AUC"),
 }  # fmt: skip
 # Pictures of pictures have no axes to label: their rows, columns and colour bars have names.
@@ -184,3 +189,31 @@ def test_no_attack_is_dropped_for_want_of_a_colour():
 
 def test_constant_scores_can_be_drawn():
     plots.render_scores({"constant": np.zeros(150)}, MEMBER).savefig(io.BytesIO(), dpi=40)
+
+
+def test_a_service_is_drawn_on_the_same_scales_whatever_it_releases():
+    def scales(pair):
+        figure = plots.render_service(pair, PALETTE, SCORES, MEMBER)
+        return [a.images[0].get_clim() for a in figure.axes if a.images and a.images[0].get_cmap()]
+
+    assert scales([A, B])[2:4] == scales([B, A])[2:4] == [(0, 1), (0, 5)]
+
+
+def test_a_mark_of_the_frontier_is_where_the_numbers_are():
+    found = [plots.Tradeoff("", "family", 0.3, SOME), plots.Tradeoff("", "other", 0.4, SOME)]
+    figure = plots.render_frontier(found)
+    for axis, area in zip(figure.axes, SOME.values(), strict=True):
+        marks = [line for line in axis.lines if line.get_marker() not in ("None", None, "")]
+        assert [(*line.get_xdata(), *line.get_ydata()) for line in marks] == [
+            (0.3, area.value),
+            (0.4, area.value),
+        ]
+
+
+def test_a_release_changes_what_an_example_shows_and_not_its_scene():
+    seen = A.through(defenses.Release("argmax"), seed=0)
+    assert torch.equal(seen.image, A.image) and torch.equal(seen.mask, A.mask)
+    assert set(seen.posterior.unique().tolist()) == {0, 1}
+    assert torch.equal(seen.posterior.argmax(0), A.posterior.argmax(0))
+    right = (seen.posterior.argmax(0) == A.mask) | (A.mask == 255)
+    assert torch.equal(seen.loss == 0, right)

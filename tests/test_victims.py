@@ -14,6 +14,7 @@ from torch import nn
 
 from segleak_utils import victims
 from segleak_utils.data import Scenes
+from segleak_utils.dpsgd import check_private
 from segleak_utils.victims import (
     Recipe,
     augmentation,
@@ -119,6 +120,97 @@ def test_every_architecture_gives_posteriors_on_the_images_grid(arch):
     found = posteriors(build_victim(recipe).eval(), torch.rand(1, 3, 64, 96))
     assert found.shape == (1, 3, 64, 96) and found.dtype == torch.float32
     assert (found.sum(1) - 1).abs().max() < 1e-5 and found.min() >= 0
+
+
+# ---- GroupNorm and dropout -----------------------------------------------------------------------
+
+GROUP = Recipe(norm="group", decoder_channels=16, n_classes=3)
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"encoder": "resnet18"}, {"arch": "unet"}, {"arch": "segformer"}], ids=str
+)
+def test_with_groupnorm_no_image_has_a_say_in_anothers_output(change):
+    model = build_victim(Recipe(**GROUP.model_dump() | change)).train()
+    for module in model.modules():
+        assert not isinstance(module, nn.modules.batchnorm._BatchNorm)
+        assert not getattr(module, "inplace", False)
+    check_private(model)
+    images = torch.rand(3, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    others = images.clone()
+    others[1:] = 1 - others[1:] ** 2
+    with torch.no_grad():
+        together, among_others, alone = model(images), model(others), model(images[:1])
+        assert together.isfinite().all() and together.std() > 0
+        torch.testing.assert_close(together[0], among_others[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(together[0], alone[0], atol=1e-4, rtol=1e-4)
+        assert (together[1] - among_others[1]).abs().max() > 1e-3
+        # nothing is remembered of a batch, so training and eval mode agree
+        torch.testing.assert_close(model.eval()(images), together, atol=1e-4, rtol=1e-4)
+
+
+def test_with_batchnorm_the_others_do_have_a_say():
+    model = build_victim(Recipe(**GROUP.model_dump() | {"norm": "batch"})).train()
+    images = torch.rand(3, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        gap = model(images)[0] - model(torch.cat([images[:1], 1 - images[1:] ** 2]))[0]
+    assert gap.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("channels", [8, 12, 16, 20, 32])
+def test_with_groupnorm_any_width_of_the_decoder_takes_a_single_image(channels):
+    model = build_victim(Recipe(norm="group", decoder_channels=channels, n_classes=3)).train()
+    assert model(torch.rand(1, 3, 32, 64)).isfinite().all()
+
+
+def test_an_encoder_whose_batchnorm_cannot_be_replaced_is_not_passed_off_as_groupnorm():
+    recipe = Recipe(**GROUP.model_dump() | {"encoder": "tu-mobilenetv3_small_050"})
+    try:
+        model = build_victim(recipe)
+    except ValueError:
+        return
+    assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_dropout_acts_in_training_alone_and_changes_no_name(norm):
+    plain = Recipe(**GROUP.model_dump() | {"norm": norm})
+    dropped = Recipe(**plain.model_dump() | {"dropout": 0.4})
+    without, model = build_victim(plain, seed=1), build_victim(dropped, seed=1)
+    assert same_weights(without, model)  # the same names and, from one seed, the same values
+    images = torch.rand(2, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(model.eval()(images), model(images))
+        assert torch.equal(model(images), without.eval()(images))
+        model.train()
+        torch.manual_seed(0)
+        first, second = model(images), model(images)
+        torch.manual_seed(0)
+        assert not torch.equal(first, second) and torch.equal(model(images), first)
+
+
+def test_dropout_takes_whole_channels():
+    model = build_victim(Recipe(**GROUP.model_dump() | {"dropout": 0.5})).train()
+    seen = []
+    model.net.segmentation_head[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        model(torch.rand(8, 3, 32, 64))
+    kept = (seen[0] != 0).float().mean((2, 3)).flatten()
+    gone = (kept == 0).float().mean().item()
+    assert len(kept) == 8 * 16 and 0.3 < gone < 0.7
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("dropout", 1), ("dropout", -0.1), ("dropout", np.nan), ("norm", "layer")]
+)
+def test_a_recipe_refuses_another_norm_and_a_share_that_leaves_nothing(field, value):
+    with pytest.raises(ValidationError, match=rf"{field}\n"):
+        Recipe(**{field: value})
+
+
+def test_a_recipe_from_before_norm_and_dropout_is_one_with_batchnorm_and_none():
+    old = {k: v for k, v in SMALL.model_dump().items() if k not in ("norm", "dropout")}
+    assert Recipe(**old) == SMALL and (SMALL.norm, SMALL.dropout) == ("batch", 0)
 
 
 # ---- logits --------------------------------------------------------------------------------------

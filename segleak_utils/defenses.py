@@ -1,0 +1,175 @@
+"""Defences that stand between a victim and whoever asks it: what is released of a posterior.
+
+Each function takes posteriors float [N,C,H,W] and returns what is released, in the same form, so
+that every attack and every measure can be pointed at it. (`dpsgd` has the defence inside training.)
+All raise ValueError for what `representations.check_posterior` refuses; `check=False` leaves that
+look out, where the caller has had it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from segleak_utils.representations import argmax_posterior, check_posterior, one_hot
+from segleak_utils.victims import device_of, posteriors
+
+LARGEST_STD = 1e6  # far beyond any use; float32 overflows later
+SMALLEST_RELEASED = 1e-6  # noise may leave a class no less: a negative probability is none
+
+Kind = Literal["nothing", "argmax", "Gaussian noise", "top-k", "rounding", "temperature"]
+
+
+def label_only(posterior: Tensor, *, check: bool = True) -> Tensor:
+    """Argmax as a service would send it: the most probable class of each pixel, int64 [N,H,W].
+
+    `from_labels` brings it back into the form of a posterior: both say the same.
+    """
+    return argmax_posterior(posterior, check=check).argmax(1)
+
+
+def from_labels(labels: Tensor, n_classes: int) -> Tensor:
+    """Released labels [N,H,W] as a posterior float32 [N,C,H,W] that is one at the label.
+
+    Raises ValueError for a label outside 0..C-1: a service predicts a class, never void.
+    """
+    if labels.numel() and not 0 <= labels.min() <= labels.max() < n_classes:
+        found = f"{int(labels.min())}..{int(labels.max())}"
+        raise ValueError(f"labels {found}; expected 0..{n_classes - 1}")
+    return one_hot(labels, n_classes)
+
+
+def gaussian_noise(
+    posterior: Tensor, std: float, generator: torch.Generator, *, check: bool = True
+) -> Tensor:
+    """Noise N(0, std) on every class and pixel, clamped to at least 1e-6, divided by its sum.
+
+    With ``std=0`` the posterior itself. Raises ValueError for an `std` that is negative, not
+    finite, or above a million.
+    """
+    if not 0 <= std <= LARGEST_STD:
+        raise ValueError(f"std is {std}; expected a finite number from 0 to {LARGEST_STD:g}")
+    _check(posterior, check)
+    if std == 0:
+        return posterior
+    noisy = torch.randn(posterior.shape, generator=generator, device=generator.device)
+    noisy = noisy.to(posterior.device).mul_(std).add_(posterior).clamp_(min=SMALLEST_RELEASED)
+    return noisy.div_(noisy.sum(1, keepdim=True))
+
+
+def top_k(posterior: Tensor, k: int, *, check: bool = True) -> Tensor:
+    """Only the `k` most probable classes of a pixel, divided by their sum; the others are zero.
+
+    Raises ValueError for a `k` outside 1..C.
+    """
+    _check(posterior, check)
+    n_classes = posterior.shape[1]
+    if not 1 <= k <= n_classes or k != int(k):
+        raise ValueError(f"k is {k}; expected a whole number from 1 to {n_classes}, the classes")
+    if k == 1:
+        return argmax_posterior(posterior, check=False)  # on a tie the first class, as there
+    rows = posterior.movedim(1, -1).contiguous()  # topk along the last dimension is far faster
+    values, classes = rows.topk(int(k), dim=-1)
+    kept = torch.zeros_like(rows).scatter_(-1, classes, values)
+    return (kept / values.sum(-1, keepdim=True)).movedim(-1, 1)
+
+
+def rounding(posterior: Tensor, digits: int, *, check: bool = True) -> Tensor:
+    """Probabilities rounded to `digits` decimals, divided by their sum.
+
+    Where all would be rounded to zero, the most probable class is released alone. Raises
+    ValueError for less than one digit, or more than the seven that a float32 has.
+    """
+    if digits not in range(1, 8):
+        raise ValueError(f"digits is {digits}; expected a whole number from 1 to 7")
+    _check(posterior, check)
+    rounded = posterior.round(decimals=int(digits))
+    total = rounded.sum(1, keepdim=True)
+    if bool((total == 0).any()):
+        rounded = torch.where(total == 0, argmax_posterior(posterior, check=False), rounded)
+        total = rounded.sum(1, keepdim=True)
+    return rounded / total
+
+
+def temperature(posterior: Tensor, t: float, *, check: bool = True) -> Tensor:
+    """Every probability to the power 1/t, divided by their sum: t > 1 makes a posterior flatter.
+
+    Raises ValueError for a `t` that is not finite and positive.
+    """
+    if not (math.isfinite(t) and t > 0):
+        raise ValueError(f"temperature is {t}; expected a finite number > 0")
+    _check(posterior, check)
+    loss = posterior.clamp(min=1e-30).log()
+    return ((loss - loss.amax(1, keepdim=True)) / t).softmax(1)  # 0 / t: no overflow at the top
+
+
+def mc_dropout(model: nn.Module, passes: int, *, seed: int) -> Callable[[Tensor], Tensor]:
+    """A victim that answers with dropout switched on: the mean of some random passes.
+
+    Returns a function images [N,3,H,W] → logits [N,C,H,W] (the log of the mean posterior), to be
+    used wherever a victim is. Its k-th call draws from `seed` and k. Raises ValueError for a
+    network without dropout, or no pass.
+    """
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
+    if not layers:
+        raise ValueError("the network has no dropout layer; train one with Recipe(dropout=…)")
+    if passes < 1:
+        raise ValueError(f"passes is {passes}; expected at least 1")
+    calls = itertools.count()
+
+    def ask(images: Tensor) -> Tensor:
+        model.eval()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed * 1_000_003 + next(calls))
+            try:
+                for layer in layers:
+                    layer.train()
+                images = images.to(device_of(model))
+                mean = sum(posteriors(model, images) for _ in range(passes)) / passes
+            finally:
+                model.eval()
+        return mean.clamp(min=1e-30).log().cpu()
+
+    return ask
+
+
+def _check(posterior: Tensor, check: bool) -> None:
+    if check:
+        check_posterior(posterior)
+
+
+@dataclass(frozen=True)
+class Release:
+    """One of the above with its strength: a standard deviation, k, digits or a temperature."""
+
+    kind: Kind = "nothing"
+    strength: float = 0
+
+    def __call__(
+        self, posterior: Tensor, generator: torch.Generator, *, check: bool = True
+    ) -> Tensor:
+        """What is released of a posterior float [N,C,H,W]; only noise draws from `generator`."""
+        match self.kind:
+            case "nothing":
+                _check(posterior, check)
+                return posterior
+            case "argmax":
+                return argmax_posterior(posterior, check=check)
+            case "Gaussian noise":
+                return gaussian_noise(posterior, self.strength, generator, check=check)
+            case "top-k":
+                return top_k(posterior, self.strength, check=check)
+            case "rounding":
+                return rounding(posterior, self.strength, check=check)
+            case "temperature":
+                return temperature(posterior, self.strength, check=check)
+        raise ValueError(f"unknown release {self.kind!r}")
+
+    def __str__(self) -> str:
+        return self.kind if self.kind in ("nothing", "argmax") else f"{self.kind} {self.strength:g}"

@@ -1,0 +1,78 @@
+"""Move every control of a notebook: what only a moved slider would break then breaks in a test.
+
+Setting `value` in the kernel runs the callbacks, so it needs no browser.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell
+
+MOVED = re.compile(r"^swept (\d+) controls$", re.MULTILINE)
+
+
+def sweep_controls() -> None:
+    """Bring every control of this kernel to its stops and back; print how many were moved."""
+    import ipywidgets
+    from IPython import get_ipython
+    from ipywidgets.widgets import widget  # `Widget.widgets`, the public name, is deprecated
+
+    def stops(control: ipywidgets.Widget) -> list:
+        options = getattr(control, "options", None)
+        if isinstance(control, ipywidgets.Checkbox | ipywidgets.ToggleButton):
+            return [not control.value]
+        if isinstance(control, ipywidgets.SelectionRangeSlider):
+            values = [value for _, value in control._options_full]
+            return [(value, value) for value in values] + [(values[0], values[-1])]
+        if isinstance(control, ipywidgets.SelectMultiple):
+            return [(value,) for _, value in control._options_full]
+        if options is not None and hasattr(control, "index"):
+            return [value for _, value in control._options_full]  # (label, value), however given
+        if isinstance(control, ipywidgets.IntProgress | ipywidgets.FloatProgress):
+            return []  # shows a value, but nobody can move it
+        if not (hasattr(control, "min") and hasattr(control, "max") and hasattr(control, "value")):
+            return []
+        low, high = control.min, control.max
+        if isinstance(control.value, tuple):
+            return [(low, low), (low, high), (high, high)]
+        middle = (low + high) // 2 if isinstance(control.value, int) else (low + high) / 2
+        if isinstance(control, ipywidgets.FloatLogSlider):
+            return [control.base**power for power in (low, middle, high)]
+        return [low, middle, high]
+
+    # a callback clears what the one before has shown: an error would be gone after the next move
+    shell = get_ipython()
+    if shell is not None:
+        shell.display_pub.clear_output = lambda wait=False: None
+    moved = 0
+    for control in list(widget._instances.values()):
+        places = stops(control)
+        # a SelectionRangeSlider may begin with a value that it does not accept
+        state = "index" if hasattr(control, "index") else "value"
+        start = getattr(control, state, None)
+        for place in places:
+            control.value = place
+        if places:
+            setattr(control, state, start)  # each control is swept from the first picture
+            moved += 1
+    print(f"swept {moved} controls")
+
+
+def swept(notebook: NotebookNode) -> NotebookNode:
+    """A copy of a notebook with a cell at its end that moves every control; see `moved`."""
+    notebook = copy.deepcopy(notebook)
+    source = inspect.getsource(sweep_controls)
+    cell = new_code_cell(f"{source}\n\nsweep_controls()", id="sweep")
+    notebook.cells.append(cell)
+    return notebook
+
+
+def moved(notebook: NotebookNode) -> int:
+    """How many controls the last cell of an executed, swept notebook has moved."""
+    texts = [o["text"] for o in notebook.cells[-1].outputs if o.get("name") == "stdout"]
+    found = MOVED.findall("".join(texts))
+    return int(found[-1]) if found else 0
