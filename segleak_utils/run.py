@@ -241,6 +241,7 @@ def parser() -> argparse.ArgumentParser:
     weights.add_argument("--force", action="store_true", help="everything again")
     defenses = commands.add_parser("defenses", help="every defence, both attackers, and its price")
     defenses.add_argument("--camvid", type=Path, metavar="DIR", help="on CamVid instead")
+    defenses.add_argument("--nonmembers", type=int, default=1000, metavar="N", help="(1000)")
     camvid = commands.add_parser("camvid", help="run the same chain on a CamVid folder")
     camvid.add_argument("--root", type=Path, required=True, metavar="DIR")
     # SUPPRESS: do not overwrite a --preset given before
@@ -317,7 +318,8 @@ def dispatch(options: argparse.Namespace) -> int:
                 found = camvid.camvid_defenses(options.camvid, preset=options.preset or "full")
                 print(frontier.table(found))
             else:
-                scenario = frontier.synthstreets(experiment.plan_of(options.preset or "quick"))
+                plan = experiment.Plan(experiment.Sizes(n_nonmembers=options.nonmembers))
+                scenario = frontier.synthstreets(plan)
                 print(frontier.table(frontier.measure(scenario, frontier.services())))
         except (ValueError, FileNotFoundError) as error:
             print(f"segleak: {error}", file=sys.stderr)
