@@ -474,9 +474,9 @@ def render_frontier(found: Sequence[Tradeoff], ylabel: str = "AUC of the attack"
             axis.plot(x, y, color=colour, ls=dash, lw=1, alpha=0.6)
             axis.vlines(x, [a.low for a in areas], [a.high for a in areas], color=colour, lw=2)
             axis.plot(x, y, marker, color="white", mec=colour, mew=2, ms=7, label=family)
-            # every second family has its labels on the other side: many lie close together
-            side = 1 if families.index(family) % 2 else -1
-            for of, height in zip(own, y, strict=True):
+            for k, (of, height) in enumerate(zip(own, y, strict=True)):
+                # to the right and to the left in turn: many marks lie close together
+                side = 1 if (families.index(family) + k) % 2 else -1
                 axis.annotate(of.label, (of.miou, height), (7 * side, 4), fontsize=7.5,
                               textcoords="offset points", color=colour,
                               ha="left" if side > 0 else "right")  # fmt: skip
