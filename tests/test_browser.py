@@ -102,12 +102,12 @@ def lab(build: Path, home: Path) -> Iterator[Server]:
     browser()  # no server where nobody can look at it
     root, token = home / "notebooks", secrets.token_hex(16)
     root.mkdir()
-    for name in ("config", "data", "runtime", "settings", "workspaces", "ipython"):
+    for name in ("config", "jupyter", "runtime", "settings", "workspaces", "ipython"):
         (home / name).mkdir(parents=True)
     write_settings(home / "settings")
     variables = {
         "JUPYTER_CONFIG_DIR": str(home / "config"),
-        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_DATA_DIR": str(home / "jupyter"),
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
