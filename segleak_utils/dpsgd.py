@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from segleak_utils.victims import (
     build_victim,
     device_of,
     replace_file,
+    resume,
 )
 
 SMALLEST_NOISE = 0.3  # below, the accountant needs gigabytes to say that nothing is promised
@@ -263,7 +263,8 @@ def train_private_victim(
     text += _digest(start or {})
     run = {"identity": hashlib.sha256(text.encode()).hexdigest(), "history": []}
     if checkpoint is not None and checkpoint.exists():
-        run = _resume(checkpoint, run, model, optimiser)
+        state = resume(checkpoint, run["identity"], model, optimiser=optimiser)
+        run["history"] = state["history"] if state else []
     bar = tqdm(
         total=private.epochs,
         initial=len(run["history"]),
@@ -320,19 +321,3 @@ def _digest(state: Mapping[str, Tensor]) -> str:
     for name, value in state.items():
         content.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
     return content.hexdigest()
-
-
-def _resume(checkpoint: Path, run: dict, model, optimiser) -> dict:
-    try:
-        state = torch.load(checkpoint, weights_only=True, map_location=device_of(model))
-        if state["identity"] != run["identity"]:
-            return run  # another run's checkpoint: start afresh rather than mix the two
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-    except (
-        RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError, pickle.UnpicklingError
-    ) as error:  # fmt: skip
-        raise ValueError(
-            f"{checkpoint} cannot be read ({type(error).__name__}); delete it to start afresh"
-        ) from error
-    return {"identity": run["identity"], "history": state["history"]}

@@ -265,7 +265,8 @@ def train_victim(
     run = {"epoch": 0, "best": -1.0, "waited": 0, "history": [], "weights": None}
     identity = _identity(recipe, members, held_out, seed)
     if checkpoint is not None and checkpoint.exists():
-        run = _resume(checkpoint, identity, model, optimiser, schedule) or run
+        state = resume(checkpoint, identity, model, optimiser=optimiser, schedule=schedule)
+        run = state["run"] if state else run
 
     bar = tqdm(
         total=recipe.epochs,
@@ -307,21 +308,24 @@ def _identity(recipe: Recipe, members: Scenes, held_out: Scenes, seed: int) -> s
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _resume(checkpoint, identity, model, optimiser, schedule) -> dict | None:
+def resume(checkpoint: Path, identity: str, model: nn.Module, **others: object) -> dict | None:
+    """Load model, optimiser and so on from a checkpoint; return it, None if it is another run's.
+
+    `others` are stored under their names. Raises ValueError for a damaged file.
+    """
     try:
         state = torch.load(checkpoint, weights_only=True, map_location=device_of(model))
         if state["identity"] != identity:
-            return None  # another recipe's checkpoint: start afresh rather than mix the two
-        model.load_state_dict(state["model"])
+            return None  # start afresh rather than mix the two
+        for name, part in {"model": model, **others}.items():
+            part.load_state_dict(state[name])
     except (
         RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError, pickle.UnpicklingError
     ) as error:  # fmt: skip
         raise ValueError(
             f"{checkpoint} cannot be read ({type(error).__name__}); delete it to start afresh"
         ) from error
-    optimiser.load_state_dict(state["optimiser"])
-    schedule.load_state_dict(state["schedule"])
-    return state["run"]
+    return state
 
 
 def _one_epoch(model, members, recipe, optimiser, schedule) -> float:
