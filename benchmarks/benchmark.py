@@ -1,6 +1,6 @@
 """How fast the costly steps are, against the plain way of doing each, on the same inputs.
 
-    python benchmarks/benchmark.py [--only scenes representations patches] [--repeats 5]
+    python benchmarks/benchmark.py [--only scenes representations labels patches] [--repeats 5]
 
 Every pair is first checked to give the same result, then timed in turns (A B A B ...), so that a
 machine that slows down slows both; the table shows medians over the turns. Run it on an idle
@@ -24,9 +24,11 @@ import numpy as np
 import torch
 
 from segleak_utils import representations
+from segleak_utils.labels import MAPILLARY_TABLE, to_train_ids
 from segleak_utils.synthstreets import CLASSES, render_scene
 
 N_CLASSES = len(CLASSES)
+MAPILLARY_CLASSES = 66
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,31 @@ def representations_rows(repeats: int, n_images: int) -> list[Row]:
     return rows
 
 
+# ---- labels --------------------------------------------------------------------------------------
+
+
+def plain_conversion(labels: np.ndarray) -> np.ndarray:
+    """Class by class on whole planes, in the order of steps of the authors' script."""
+    out = np.full(labels.shape, 255, np.uint8)
+    for label in range(MAPILLARY_CLASSES):
+        out[labels == label] = MAPILLARY_TABLE[label]
+    return out
+
+
+def labels_rows(repeats: int) -> list[Row]:
+    """Mapillary's 66 ids to the 19 of Cityscapes, one label of 12 megapixels (3024x4032)."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, MAPILLARY_CLASSES, (95, 126), np.uint8)  # regions of 32x32 pixels
+    labels = np.kron(labels, np.ones((32, 32), np.uint8))[:3024]
+    np.testing.assert_array_equal(to_train_ids(labels, MAPILLARY_TABLE), plain_conversion(labels))
+    table, loop = seconds(
+        lambda: to_train_ids(labels, MAPILLARY_TABLE),
+        lambda: plain_conversion(labels),
+        repeats=repeats,
+    )
+    return [Row("label conversion", "labels/s", "table, checked", 1 / table, "loop", 1 / loop)]
+
+
 # ---- patches -------------------------------------------------------------------------------------
 
 
@@ -253,7 +280,7 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    steps = ("scenes", "representations", "patches")
+    steps = ("scenes", "representations", "labels", "patches")
     parser.add_argument("--only", nargs="+", choices=steps, default=steps)
     parser.add_argument("--repeats", type=int, default=5, help="timed turns of each way")
     parser.add_argument("--scenes", type=int, default=120, help="scenes to render in a turn")
@@ -271,6 +298,8 @@ def main() -> None:
         rows += scenes_rows(arguments.repeats, arguments.scenes)
     if "representations" in arguments.only:
         rows += representations_rows(arguments.repeats, arguments.images)
+    if "labels" in arguments.only:
+        rows += labels_rows(arguments.repeats)
     if "patches" in arguments.only:
         rows += patches_rows(arguments.repeats, arguments.images)
     print(table(rows))

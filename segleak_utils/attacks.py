@@ -27,7 +27,15 @@ from tqdm.std import tqdm
 
 from segleak_utils import representations
 from segleak_utils.data import Scenes
-from segleak_utils.victims import best_device, device_of, posterior_batches
+from segleak_utils.store import Posteriors
+from segleak_utils.victims import (
+    best_device,
+    device_of,
+    has_bf16,
+    posterior_batches,
+    replace_file,
+    resume,
+)
 
 # On a CPU more of them at once fall out of its cache: 96 take ten times as long a patch.
 _PATCHES_AT_ONCE = 8
@@ -52,22 +60,23 @@ class Outputs:
     """What one network gave away on some scenes, as the attacker keeps it.
 
     loss_maps: float16 [N,1,H,W]; masks: uint8 [N,H,W]; member: bool [N], whether the network was
-    trained on the scene; posteriors: float16 [N,C,H,W] or None where only the loss was kept.
+    trained on the scene; posteriors: float16 [N,C,H,W] or None where only the loss was kept;
+    those of a `store` stay on disk until some are asked for.
     """
 
     loss_maps: Tensor
     masks: Tensor
     member: np.ndarray
     n_classes: int
-    posteriors: Tensor | None = None
+    posteriors: Tensor | Posteriors | None = None
 
     def __len__(self) -> int:
         return len(self.masks)
 
     def subset(self, indices: np.ndarray) -> Outputs:
         """The outputs on the images at `indices`, int or bool."""
-        chosen = torch.from_numpy(np.asarray(indices))
-        kept = None if self.posteriors is None else self.posteriors[chosen]
+        chosen = torch.arange(len(self))[torch.from_numpy(np.asarray(indices))]
+        kept = None if self.posteriors is None else self.posteriors.index_select(0, chosen)
         loss_maps, masks = self.loss_maps[chosen], self.masks[chosen]
         return Outputs(loss_maps, masks, self.member[indices], self.n_classes, kept)
 
@@ -75,7 +84,7 @@ class Outputs:
         """One square patch of each image; corners: int64 [N,1,2]."""
         loss_maps = crop(self.loss_maps, corners, patch)
         masks = crop(self.masks[:, None], corners, patch)[:, 0]
-        kept = None if self.posteriors is None else crop(self.posteriors, corners, patch)
+        kept = None if self.posteriors is None else crop(self.posteriors[:], corners, patch)
         return Outputs(loss_maps, masks, self.member, self.n_classes, kept)
 
     def maps(self, representation: Representation, indices: Tensor | slice) -> Tensor:
@@ -192,21 +201,34 @@ class PatchNet(nn.Module):
         return self.head(pooled)
 
 
-def deep_stem_resnet50(n_channels: int, n_classes: int = 2) -> nn.Module:
+def deep_stem_resnet50(n_channels: int, n_classes: int = 2, *, dilated: bool = False) -> nn.Module:
     """The paper's patch classifier: ResNet-50 with a deep stem, [N,K,h,w] → logits [N,2].
 
-    timm's network with this stem has the key layout of the public checkpoints.
+    The published networks keep a map of 1/8 of the patch to the end: `dilated` or not, layer3 and
+    layer4 take no stride; dilated, their kernels are spread by 2 and 4 instead. Keys and shapes of
+    the weights are the same for both, and for the ordinary network of total stride 32.
     """
-    return timm.create_model(
-        "resnet50", in_chans=n_channels, num_classes=n_classes, stem_type="deep", stem_width=64
+    net = timm.create_model(
+        "resnet50",
+        in_chans=n_channels,
+        num_classes=n_classes,
+        stem_type="deep",
+        stem_width=64,
+        output_stride=8 if dilated else 32,
     )
+    for layer in () if dilated else (net.layer3, net.layer4):
+        for conv in (layer[0].conv2, layer[0].downsample[0]):
+            conv.stride = (1, 1)
+    return net
 
 
-def load_public_attacker(path: Path | str) -> nn.Module:
+def load_public_attacker(path: Path | str, dilated: bool = False) -> nn.Module:
     """A deep-stem ResNet-50 from a ``.pth.tar`` of the public layout ``{'state_dict': …}``.
 
-    1 input channel: loss map; 38: concatenation (19 classes). A ``module.`` prefix is removed.
-    Raises FileNotFoundError, or ValueError for a damaged file, foreign keys or other channels.
+    1 input channel: loss map; 38: concatenation (19 classes). A ``module.`` prefix is removed. No
+    file says whether its network is `dilated`: the wrong answer loads too, and its scores mean
+    nothing. Raises FileNotFoundError, or ValueError for a damaged file, foreign or missing keys, or
+    other channels.
     """
     path = Path(path)
     if not path.is_file():
@@ -223,7 +245,9 @@ def load_public_attacker(path: Path | str) -> nn.Module:
         found = "no deep stem" if first is None else f"a first layer of shape {tuple(first.shape)}"
         raise ValueError(f"{path} has {found}; expected conv1.0.weight with 1 or 38 channels")
     n_classes = len(state["fc.weight"]) if "fc.weight" in state else 2
-    net = deep_stem_resnet50(first.shape[1], n_classes)
+    if n_classes != 2:
+        raise ValueError(f"{path} has {n_classes} outputs; expected 2 (non-member, member)")
+    net = deep_stem_resnet50(first.shape[1], dilated=dilated)
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
@@ -388,16 +412,19 @@ def train_attacker(
     *,
     seed: int,
     net: nn.Module | None = None,
+    checkpoint: Path | None = None,
     progress: str | None = "attacker",
     line: int = 0,
 ) -> tuple[nn.Module, list[dict], tuple[np.ndarray, np.ndarray]]:
     """Train a patch classifier to tell the shadows' members from their non-members.
 
     A share `select_share` of the shadows' images is kept aside to choose the epoch (by AUC over 4
-    patches). `net` replaces the laptop's `PatchNet`. Returns the net, a history of one dict an
-    epoch (``epoch, loss, select_auc``), and (scores float32 [M], member bool [M]) of the images
-    kept aside, from which a threshold can be chosen. Raises ValueError without shadows, or for a
-    shadow without both kinds.
+    patches). `net` replaces the laptop's `PatchNet`; a GPU with bf16 trains in mixed precision.
+    With `checkpoint` an interrupted training goes on after its last whole epoch and ends in the
+    same weights; a file of another recipe, seed or number of images is ignored. Returns the net,
+    a history of one dict an epoch (``epoch, loss, select_auc``), and (scores float32 [M], member
+    bool [M]) of the images kept aside, from which a threshold can be chosen. Raises ValueError
+    without shadows, for a shadow without both kinds, and for a damaged checkpoint.
     """
     if not shadows:
         raise ValueError("no shadow outputs to learn from; at least one shadow is needed")
@@ -417,29 +444,59 @@ def train_attacker(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, recipe.lr, total_steps=steps * recipe.epochs
     )
-    history, best, kept, aside = [], -1.0, None, None
-    epochs = range(recipe.epochs)
-    bar = tqdm(epochs, desc=progress, unit="epoch", disable=not progress, position=line)
+    run = {"epoch": 0, "best": -1.0, "history": [], "kept": None, "aside": None}
+    identity = f"{recipe} {seed} {[len(shadow) for shadow in shadows]}"
+    if checkpoint is not None and checkpoint.exists():
+        state = resume(checkpoint, identity, net, optimiser=optimiser, schedule=schedule)
+        if state:
+            run = state["run"]
+            generator.set_state(state["generator"].cpu())
+    bar = tqdm(
+        range(run["epoch"], recipe.epochs),
+        initial=run["epoch"],
+        total=recipe.epochs,
+        desc=progress,
+        unit="epoch",
+        disable=not progress,
+        position=line,
+    )
     for epoch in bar:
-        net.train()
-        order, total = learn[torch.randperm(len(learn), generator=generator)], 0.0
-        for step in range(steps):
-            chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
-            patches, labels = _patches(shadows, chosen, recipe, generator)
-            loss = F.cross_entropy(net(patches.to(device_of(net))), labels.to(device_of(net)))
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            total += loss.item()
+        total = _one_epoch(net, shadows, learn, recipe, optimiser, schedule, generator)
         scores, member = _select_scores(net, shadows, select, recipe, seed)
         auc = float(roc_auc_score(member, scores))
-        history.append({"epoch": epoch + 1, "loss": total / steps, "select_auc": auc})
+        run["history"].append({"epoch": epoch + 1, "loss": total / steps, "select_auc": auc})
         bar.set_postfix(loss=f"{total / steps:.3f}", select_auc=f"{auc:.3f}")
-        if auc > best:
-            best, kept, aside = auc, copy.deepcopy(net.state_dict()), (scores, member)
-    net.load_state_dict(kept)
-    return net.eval(), history, aside
+        run["epoch"] = epoch + 1
+        if auc > run["best"]:
+            aside = torch.from_numpy(scores), torch.from_numpy(member)
+            run |= {"best": auc, "kept": copy.deepcopy(net.state_dict()), "aside": aside}
+        if checkpoint is not None:
+            state = {"identity": identity, "run": run, "generator": generator.get_state()}
+            parts = {"model": net, "optimiser": optimiser, "schedule": schedule}
+            state |= {name: part.state_dict() for name, part in parts.items()}
+            replace_file(checkpoint, lambda part, state=state: torch.save(state, part))
+    net.load_state_dict(run["kept"])
+    return net.eval(), run["history"], tuple(part.cpu().numpy() for part in run["aside"])
+
+
+def _one_epoch(net, shadows, learn, recipe, optimiser, schedule, generator) -> float:
+    """Sum of the losses of an epoch's steps."""
+    net.train()
+    device = device_of(net)
+    mixed = device.type == "cuda" and has_bf16(device)  # on a CPU the laptop's numbers stay exact
+    order, total = learn[torch.randperm(len(learn), generator=generator)], 0.0
+    for step in range(len(learn) // recipe.batch):
+        chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
+        patches, labels = _patches(shadows, chosen, recipe, generator)
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            logits = net(patches.to(device))
+        loss = F.cross_entropy(logits.float(), labels.to(device))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        total += loss.item()
+    return total
 
 
 def _hold_out(shadows, share, generator) -> tuple[Tensor, Tensor]:
@@ -522,7 +579,8 @@ def blind_features(scenes: Scenes) -> np.ndarray:
     from non-members by these, the two differ by themselves.
     """
     parts = []
-    for images, masks in scenes.batches(64):
+    pixels = scenes.shape[0] * scenes.shape[1]
+    for images, masks in scenes.batches(max(1, 64 * 128 * 256 // pixels)):  # bounded memory
         shares = representations.class_shares(masks, scenes.n_classes)
         gradient = images.diff(dim=-1).abs().mean((1, 2, 3))[:, None]
         colours = [images.mean((2, 3)), images.std((2, 3)), gradient]

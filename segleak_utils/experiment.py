@@ -21,11 +21,20 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from sklearn.model_selection import cross_val_predict
 from torch import Tensor, nn
 
-from segleak_utils import attacks, metrics, results, splits, victims
+from segleak_utils import attacks, examples, metrics, results, splits, victims
 from segleak_utils.attacks import AttackRecipe, Outputs, Representation
+from segleak_utils.contests import (  # noqa: F401 - whoever runs a contest reads it here too
+    BLIND,
+    GLOBAL,
+    LOGISTIC,
+    Attack,
+    Contest,
+    bars_of,
+    patch_attack,
+    rows,
+)
 from segleak_utils.data import Scenes
 from segleak_utils.splits import Split
 from segleak_utils.victims import Recipe
@@ -61,7 +70,8 @@ class Plan:
     """Everything the default experiment is made of; tests run a miniature of it.
 
     `weights` is where networks and attackers are looked for and stored, `data_root` where scenes
-    are cached, `build` where everything else goes.
+    are cached, `build` where everything else goes. With `examples`, the paper's folder, the victims
+    are the recorded ones; `attackers` is a folder of published ones, to be scored beside ours.
     """
 
     sizes: Sizes = field(default_factory=Sizes)
@@ -70,6 +80,9 @@ class Plan:
     shadow_seeds: tuple[int, ...] = SHADOW_SEEDS
     weights: Path = WEIGHTS
     data_root: Path = ROOT / "data"
+    examples: Path | None = None
+    attackers: Path | None = None
+    dilated: bool = False
     progress: bool = True
 
     @property
@@ -77,12 +90,23 @@ class Plan:
         return results.build_folder()
 
 
-def plan_of(preset: str, data_root: Path = ROOT / "data") -> Plan:
-    """The default experiment as a notebook's preset has it: ``quick`` scores fewer non-members."""
+def plan_of(preset: str, data_root: Path = ROOT / "data", **published) -> Plan:
+    """The default experiment as a notebook's preset has it: ``quick`` scores fewer non-members.
+
+    `published`: `examples`, `attackers` and `dilated` as in `Plan`; FileNotFoundError for a folder
+    that is not there.
+    """
     n_nonmembers = {"quick": 2000, "full": 5000}
     if preset not in n_nonmembers:
         raise ValueError(f"preset {preset!r}; expected one of {', '.join(n_nonmembers)}")
-    return Plan(sizes=Sizes(n_nonmembers=n_nonmembers[preset]), data_root=Path(data_root))
+    plan = Plan(Sizes(n_nonmembers=n_nonmembers[preset]), data_root=Path(data_root), **published)
+    for name, folder in (("examples", plan.examples), ("attackers", plan.attackers)):
+        if folder is not None and not folder.is_dir():
+            raise FileNotFoundError(
+                f"{name}: no folder {folder.resolve()}; a notebook sees a relative path from "
+                "notebooks/, so give an absolute one"
+            )
+    return plan
 
 
 def split(plan: Plan, setting: Setting, *, victim_seed: int = 0, shadow_seed: int = 0) -> Split:
@@ -183,10 +207,42 @@ def roles(plan: Plan, name: str) -> tuple[Scenes, Scenes, Scenes]:
 
 
 def network(plan: Plan, name: str) -> Network:
-    """A victim (``victim-0``) or shadow (``shadow-dependent-0``): loaded if there, else trained."""
+    """A victim (``victim-0``) or shadow (``shadow-dependent-0``): loaded if there, else trained.
+
+    With examples the two victims are recorded ones: that of SGD, and that of DP-SGD.
+    """
+    if plan.examples is not None and name in RECORDED:
+        return recorded(plan, RECORDED[name])
     scenes = roles(plan, name)
     # Each network has a seed of its own: victim and shadow must not start from one point.
     return load_or_train(plan, name, *scenes, seed=1 + network_names(plan).index(name))
+
+
+RECORDED = dict(zip((f"victim-{k}" for k in VICTIM_SEEDS), examples.KINDS, strict=True))
+
+
+def recorded(plan: Plan, kind: examples.Kind) -> Network:
+    """A victim of the example folder: it answers with the posteriors on file."""
+    of = examples.read(plan.examples)
+    model, digest = of.victim(kind), of.digest(kind)
+
+    def compute() -> dict[str, np.ndarray]:
+        both = both_miou(model, of.members, of.nonmembers)
+        return {name: np.array(value) for name, value in both.items()}
+
+    mious = {name: float(value) for name, value in cached(plan, ("miou", digest), compute).items()}
+    meta = {"kind": "recorded", "metrics": mious}
+    return Network(f"examples-{kind}", model, meta, digest, of.members, of.nonmembers)
+
+
+def setting_name(plan: Plan, setting: str) -> str:
+    """The setting as tables have it: with examples the shadows are of a drawn city in any case."""
+    return f"drawn shadows, {SHADOW_CITY[setting]}" if plan.examples else setting
+
+
+def note(plan: Plan) -> str:
+    """What to know of the examples, as a paragraph of Markdown; nothing without them."""
+    return f"\n\n{examples.note('drawn cities')}" if plan.examples else ""
 
 
 def load_or_train(
@@ -381,45 +437,6 @@ def train_attacker(
 # ------------------------------------------------------------------------------------ contest
 
 
-@dataclass(frozen=True)
-class Attack:
-    """One attack's result on one victim: a score an image, and the threshold of the shadows.
-
-    scores: float64 [N], higher = member; patch_scores: float32 [N,P] for patch attacks.
-    """
-
-    name: str
-    representation: str
-    scores: np.ndarray
-    threshold: float
-    patch_scores: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Contest:
-    """All attacks on one victim, on the same images; member: bool [N]."""
-
-    victim: str
-    setting: str
-    member: np.ndarray
-    attacks: tuple[Attack, ...]
-
-    def __getitem__(self, name: str) -> Attack:
-        for attack in self.attacks:
-            if attack.name == name:
-                return attack
-        known = ", ".join(attack.name for attack in self.attacks)
-        raise KeyError(f"no attack {name!r} in this contest; there are: {known}")
-
-
-BLIND, GLOBAL, LOGISTIC = "blind baseline", "global loss", "per-class logistic regression"
-
-
-def patch_attack(representation: Representation) -> str:
-    """Name of the patch attack on a representation, as the tables have it."""
-    return f"patches, {representation}"
-
-
 def bars(plan: Plan, setting: str, victim: Network, shadows: list[Network]) -> Contest:
     """The cheap attacks that a patch attack has to pass: blind, global loss, per-class regression.
 
@@ -430,28 +447,13 @@ def bars(plan: Plan, setting: str, victim: Network, shadows: list[Network]) -> C
         raise ValueError("no shadow to learn from; at least one is needed")
     for of in shadows:
         check_apart(victim, of)
-    shown = loss_outputs(plan, victim)
-    of_shadows = [loss_outputs(plan, of) for of in shadows]
-    member = np.concatenate([o.member for o in of_shadows])
-    found = []
-    looks = [blind_features(plan, of.members, of.nonmembers) for of in (victim, *shadows)]
-    blind = looks[0], np.concatenate(looks[1:])
-    classes = (
-        attacks.class_features(shown),
-        np.concatenate([attacks.class_features(o) for o in of_shadows]),
+    return bars_of(
+        victim.name,
+        setting_name(plan, setting),
+        loss_outputs(plan, victim),
+        [loss_outputs(plan, of) for of in shadows],
+        [blind_features(plan, of.members, of.nonmembers) for of in (victim, *shadows)],
     )
-    for name, (of_victim, of_shadow) in ((BLIND, blind), (LOGISTIC, classes)):
-        model = attacks.logistic_attack(of_shadow, member)
-        # out of fold: scores of images the model was fitted on would put the threshold too high
-        own = cross_val_predict(model, of_shadow, member, cv=5, method="decision_function")
-        scores = model.decision_function(of_victim)
-        seen = "images and masks only" if name == BLIND else "class losses + shares"
-        found.append(Attack(name, seen, scores, metrics.best_threshold(own, member)))
-    own = np.concatenate([attacks.global_loss_scores(o) for o in of_shadows])
-    scores = attacks.global_loss_scores(shown).astype(np.float64)
-    threshold = metrics.best_threshold(own, member)
-    found.insert(1, Attack(GLOBAL, "mean loss", scores, threshold))
-    return Contest(victim.name, setting, shown.member, tuple(found))
 
 
 def contest(
@@ -482,7 +484,41 @@ def contest(
                 patches,
             )
         )
+    if plan.attackers is not None:
+        found += published_attacks(plan, victim, n_patches, seed)
     return replace(cheap, attacks=tuple(found))
+
+
+def published_attacks(plan: Plan, victim: Network, n_patches: int, seed: int) -> list[Attack]:
+    """The published attackers on a victim, by their margin: no shadow has chosen their threshold.
+
+    They say "member" where the member logit is the larger one.
+    """
+    files = examples.public_attackers(plan.attackers)
+    scenes = victim.members, victim.nonmembers
+
+    def compute() -> dict[str, np.ndarray]:
+        nets = {r: examples.load_attacker(path, r, plan.dilated) for r, path in files.items()}
+        told = f"published attackers on {victim.name}" if plan.progress else None
+        return attacks.stream_scores(
+            victim.model, scenes, nets, n_patches=n_patches, patch=PATCH, seed=seed, progress=told
+        )
+
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()]
+    of = victim.sha256, *(part.digest for part in scenes), *hashes, plan.dilated
+    scored = cached(plan, ("published", *of, n_patches, PATCH, seed), compute)
+    rule = "the published threshold, a margin of 0,"
+    return [
+        Attack(
+            f"{patch_attack(r)} (published)",
+            r,
+            scored[r].mean(1, dtype=np.float64),
+            threshold=0.0,
+            patch_scores=scored[r],
+            rule=rule,
+        )
+        for r in files
+    ]
 
 
 def check_apart(victim: Network, shadow: Network) -> None:
@@ -530,29 +566,3 @@ def default_contest(
     victim = network(plan, f"victim-{victim_seed}")
     shadows = [network(plan, f"shadow-{setting}-{k}") for k in plan.shadow_seeds]
     return contest(plan, setting, victim, shadows, n_patches=n_patches, seed=seed)
-
-
-def rows(of: Contest, notebook: str) -> list[results.ResultRow]:
-    """The contest as rows of the final table."""
-    out = []
-    for attack in of.attacks:
-        area = metrics.auc(attack.scores, of.member)
-        values = {"auc": area.value, "auc_low": area.low, "auc_high": area.high}
-        if area.n_nonmembers >= 1 / results.TPR_FPR:
-            tpr = metrics.tpr_at_fpr(attack.scores, of.member, results.TPR_FPR)
-            values |= {"tpr_at_1pct": tpr.value, "tpr_low": tpr.low, "tpr_high": tpr.high}
-        accuracy = metrics.balanced_accuracy_at(attack.scores, of.member, attack.threshold)
-        out.append(
-            results.ResultRow(
-                notebook=notebook,
-                victim=of.victim,
-                setting=of.setting,
-                attack=attack.name,
-                representation=attack.representation,
-                n_members=area.n_members,
-                n_nonmembers=area.n_nonmembers,
-                note=f"balanced accuracy at the shadows' threshold {accuracy}",
-                **values,
-            )
-        )
-    return out

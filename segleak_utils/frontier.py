@@ -48,7 +48,8 @@ SEEN = {GLOBAL: "mean loss", LOGISTIC: "class losses + shares"}
 class Service:
     """A victim as it is offered. `passes` > 0: that many random passes with dropout on.
 
-    `variant` is the network's training as `protected` names it; "" is the plain one.
+    `variant` is the network's training as `protected` names it; "" is the plain one. Where no
+    shadow is trained in that way (not `known`), there are naive attackers only.
     `representations`: what the patch attackers of the full table look at.
     """
 
@@ -58,6 +59,7 @@ class Service:
     release: Release = AS_IT_IS
     passes: int = 0
     representations: tuple[Representation, ...] = ("loss map + label",)
+    known: bool = True
 
     @property
     def slug(self) -> str:
@@ -78,6 +80,8 @@ RELEASES = (
     Service("one digit", "cheap releases", release=Release("rounding", 1)),
     Service("temperature 4", "cheap releases", release=Release("temperature", 4)),
 )
+# The second victim of the paper's example folder.
+PUBLISHED = Service("DP-SGD (published)", "DP-SGD, published", "dpsgd", known=False)
 DROPOUT = (
     Service("dropout", "dropout", "dropout"),
     Service("dropout, 4 passes", "dropout", "dropout", passes=4),
@@ -135,6 +139,23 @@ def synthstreets(plan: Plan) -> Scenario:
         return [experiment.roles(plan, name)[:2] for name in plain]
 
     return Scenario(plan, "dependent", victim, names, shadows, scenes)
+
+
+def on_examples(plan: Plan) -> Scenario:
+    """The paper's example folder: its victims by SGD and (variant ``dpsgd``) by DP-SGD.
+
+    The shadows are SynthStreets' plain ones.
+    """
+    names = {"": "victim-0", PUBLISHED.variant: "victim-1"}
+    return replace(
+        synthstreets(plan), victim=lambda variant: experiment.network(plan, names[variant])
+    )
+
+
+def worlds(plan: Plan) -> tuple[Scenario, Scenario]:
+    """Where releases are measured, and where trainings are: two worlds if the plan has examples."""
+    home = synthstreets(replace(plan, examples=None))
+    return (home if plan.examples is None else on_examples(plan)), home
 
 
 def offered(service: Service, of: Network, seed: int) -> Network:
@@ -289,7 +310,8 @@ def measure(
         for service in group:
             own = service.representations if wanted is None else wanted
             before = naive.only(own)
-            knows = attackers(scenario, service, own) if service.slug else before
+            told = service.slug and service.known
+            knows = attackers(scenario, service, own) if told else before
             both[service] = before, knows
         numbers = _numbers(scenario, victim, both, n_patches, seed, n_priced)
         blind = _blind(scenario, victim)
@@ -417,7 +439,8 @@ def _measured(scenario, victim, service, both, arrays, blind, n_priced) -> Measu
             scores = patches.mean(1, dtype=np.float64)
             found.append(Attack(name, r, scores, of.thresholds[name], patches))
         named = f"{victim.name}, {service.name}"
-        return Contest(named, scenario.setting, member, tuple(found))
+        setting = experiment.setting_name(scenario.plan, scenario.setting)
+        return Contest(named, setting, member, tuple(found))
 
     naive = contest(NAIVE, both[0])
     adaptive = naive if both[0] is both[1] else contest(ADAPTIVE, both[1])
@@ -442,7 +465,7 @@ def rows(found: Sequence[Measured], notebook: str) -> list[results.ResultRow]:
             for row in experiment.rows(of.contest(who), notebook):
                 if who == ADAPTIVE and row.attack == BLIND:
                     continue
-                if row.attack != BLIND and of.naive is not of.adaptive:
+                if row.attack != BLIND and of.service.slug:
                     row = row.model_copy(update={"attack": f"{who}: {row.attack}"})
                 out.append(row.model_copy(update={"note": f"{price}; {row.note}"}))
     return out
@@ -461,7 +484,7 @@ def table(found: Sequence[Measured]) -> str:
             for attack in contest.attacks:
                 if attack.name == BLIND and who == ADAPTIVE:
                     continue
-                knows = "-" if alone or attack.name == BLIND else who
+                knows = who if of.service.slug and attack.name != BLIND else "-"
                 area, tpr = metrics.auc(attack.scores, contest.member), "-"
                 if area.n_nonmembers >= 1 / results.TPR_FPR:
                     tpr = f"{metrics.tpr_at_fpr(attack.scores, contest.member, results.TPR_FPR):.3}"

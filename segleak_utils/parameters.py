@@ -11,7 +11,7 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 
 def _integer(low: int, high: int) -> object:
@@ -20,6 +20,8 @@ def _integer(low: int, high: int) -> object:
 
 
 VictimSeed = _integer(0, 1)
+# "" in a notebook's cell: none
+Folder = Annotated[Path | None, BeforeValidator(lambda value: None if value == "" else value)]
 Setting = Literal["dependent", "independent"]
 
 
@@ -30,6 +32,16 @@ class Common(BaseModel):
     preset: Literal["quick", "full"] = "quick"
     seed: _integer(0, 2**32 - 1) = 0
     data_root: Path = Path("../data")
+
+
+class OnExamples(Common):
+    """What the notebooks have that also run on the paper's example folder: ``examples`` is that
+    folder, ``attackers`` one with ``loss.pth.tar``, ``concate.pth.tar`` or both, of networks that
+    are ``dilated`` or not. Seen from notebooks/, like ``data_root``; "" for none."""
+
+    examples: Folder = None
+    attackers: Folder = None
+    dilated: Annotated[bool, Field(strict=True)] = False
 
 
 class StartHere(Common):
@@ -47,14 +59,14 @@ class VictimInference(Common):
     n_images: _integer(20, 2000) = 400
 
 
-class StructuredLossMap(Common):
+class StructuredLossMap(OnExamples):
     """02_structured_loss_map; ``example`` is the member that is looked at."""
 
     victim_seed: VictimSeed = 0
     example: _integer(0, 399) = 0
 
 
-class AttackTraining(Common):
+class AttackTraining(OnExamples):
     """03_attack_training; ``patch`` is the side in pixels, ``live_images`` are the members, and as
     many non-members, of the shadow that the live training learns from."""
 
@@ -66,14 +78,14 @@ class AttackTraining(Common):
     live_images: _integer(20, 400) = 200
 
 
-class Defenses(Common):
-    """04_defenses; ``n_nonmembers`` are attacked beside all 400 members."""
+class Defenses(OnExamples):
+    """04_defenses; ``n_nonmembers`` are attacked beside all 400 members (of the examples: all)."""
 
     n_nonmembers: _integer(100, 5000) = 400
     n_patches: _integer(1, 64) = 6
 
 
-class RocAnalysis(Common):
+class RocAnalysis(OnExamples):
     """05_roc_analysis"""
 
     victim_seed: VictimSeed = 0

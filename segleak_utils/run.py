@@ -246,7 +246,41 @@ def parser() -> argparse.ArgumentParser:
     camvid.add_argument("--root", type=Path, required=True, metavar="DIR")
     # SUPPRESS: do not overwrite a --preset given before
     camvid.add_argument("--preset", choices=["quick", "full"], default=argparse.SUPPRESS)
+    _add_paper(commands)
     return top
+
+
+def _add_paper(commands: argparse._SubParsersAction) -> None:
+    """The commands of docs/reproduce.md."""
+    labels = commands.add_parser("labels", help="Mapillary's labels as Cityscapes train ids")
+    labels.add_argument("--mapillary", type=Path, required=True, metavar="DIR")
+    encoder = commands.add_parser("encoder", help="fetch ImageNet weights (needs a network)")
+    encoder.add_argument("name", metavar="NAME", help="e.g. resnet50")
+    examples = commands.add_parser("examples", help="the authors' example posteriors and attackers")
+    examples.add_argument("--root", type=Path, required=True, metavar="DIR")
+    examples.add_argument("--attackers", type=Path, required=True, metavar="DIR")
+    examples.add_argument("--patches", type=int, default=6, metavar="N", help="an image (6)")
+    examples.add_argument("--argmax", action="store_true", help="attack what argmax leaves")
+    examples.add_argument("--gauss", type=float, default=0.0, metavar="STD", help="add noise first")
+    examples.add_argument("--dpsgd", action="store_true", help="the victim trained by DP-SGD")
+    examples.add_argument("--dilated", action="store_true", help="the attackers are dilated")
+    examples.add_argument("--seed", type=int, default=0, metavar="N", help="of patches and noise")
+    paper = commands.add_parser("paper", help="the paper's settings on its data sets")
+    paper.add_argument("config", type=Path, metavar="CONFIG", help="e.g. configs/dependent.yml")
+    paper.add_argument("step", choices=["train", "posteriors", "attack"])
+    paper.add_argument(
+        "--root",
+        dest="roots",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="folder of cityscapes, bdd100k or mapillary; repeatable",
+    )
+    paper.add_argument("--lists", type=Path, metavar="DIR", help="the published split lists")
+    paper.add_argument("--out", type=Path, metavar="DIR", help="(build/paper/NAME)")
+    paper.add_argument("--network", metavar="NAME", help="train only this one")
+    paper.add_argument("--processes", type=int, metavar="N", help="for a training (one a GPU)")
+    paper.add_argument("--workers", type=int, default=0, metavar="N", help="readers of images (0)")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -325,7 +359,40 @@ def dispatch(options: argparse.Namespace) -> int:
             print(f"segleak: {error}", file=sys.stderr)
             return 1
         return 0
+    if options.command in ("labels", "encoder", "examples", "paper"):
+        return reproduce(options)
     return notebooks(options)
+
+
+def reproduce(options: argparse.Namespace) -> int:
+    """Run one of the commands of docs/reproduce.md; return its exit code."""
+    from segleak_utils import examples, labels, paper, streetvictims
+
+    try:
+        if options.command == "labels":
+            converted, kept = labels.convert_mapillary(options.mapillary)
+            print(f"segleak: {converted} labels converted, {kept} were there already")
+        elif options.command == "encoder":
+            path = ROOT / "build" / "encoders" / f"{options.name}.safetensors"
+            print(f"segleak: {path}, SHA-256 {streetvictims.fetch_encoder(options.name, path)}")
+        elif options.command == "examples":
+            told = {"kind": "dpsgd" if options.dpsgd else "sgd", "argmax": options.argmax}
+            told |= {"gaussian_std": options.gauss, "n_patches": options.patches}
+            told |= {"dilated": options.dilated, "seed": options.seed, "progress": True}
+            print(examples.table(options.root, options.attackers, **told))
+        else:
+            run = paper.run_of(options.config, options.roots, options.lists, options.out)
+            if options.step == "train":
+                only, processes = options.network, options.processes
+                paper.train(run, options.config, only=only, processes=processes)
+            elif options.step == "posteriors":
+                paper.posteriors(run, workers=options.workers)
+            else:
+                paper.attack(run)
+    except (ValueError, OSError) as error:  # ConnectionError and FileNotFoundError are OSErrors
+        print(f"segleak: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:

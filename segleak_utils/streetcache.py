@@ -70,7 +70,7 @@ def _draw(
     ignore = (signal.SIGINT, signal.SIG_IGN)
     pool = ProcessPoolExecutor(workers, spawn, initializer=signal.signal, initargs=ignore)
     try:
-        with _lean_children():  # map starts all workers before it returns
+        with lean_children():  # map starts all workers before it returns
             results = pool.map(draw, indices, chunksize=25)
         yield from results
     finally:
@@ -78,7 +78,7 @@ def _draw(
 
 
 @contextmanager
-def _lean_children() -> Iterator[None]:
+def lean_children() -> Iterator[None]:
     """Processes spawned inside run one thread each and do not run the caller's script again."""
     main = sys.modules["__main__"]
     spec, file = getattr(main, "__spec__", None), main.__dict__.pop("__file__", None)

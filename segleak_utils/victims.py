@@ -44,6 +44,7 @@ class Recipe(BaseModel):
     n_classes: int = Field(19, ge=2, le=255)
     norm: Literal["batch", "group"] = "batch"
     dropout: float = Field(0, ge=0, lt=1, description="share of channels dropped, see build_victim")
+    output_stride: Literal[8, 16] | None = Field(None, description="dilated, see build_victim")
     epochs: int = Field(36, ge=1, le=1000)
     batch: int = Field(8, ge=2, le=256)
     lr: float = Field(3e-3, gt=0, le=1)
@@ -74,12 +75,15 @@ def build_victim(recipe: Recipe, *, seed: int = 0) -> nn.Module:
     No pretrained weights are loaded: nothing is downloaded. With ``norm="group"`` no image of a
     batch has a say in another's output, as DP-SGD asks for. With `dropout` whole channels go before
     the decoder and before the head (Tompson et al. 2015): neighbouring pixels are too alike for
-    dropping single ones. Raises ValueError for an architecture or encoder
-    segmentation-models-pytorch does not know.
+    dropping single ones. With `output_stride` the encoder's last stages are dilated instead of
+    strided: in pspnet all five then go to the decoder, of which it takes three by default. Raises
+    ValueError for an architecture or encoder segmentation-models-pytorch does not know.
     """
     kwargs = {}
     if recipe.decoder_channels is not None and recipe.arch.lower() in ("upernet", "deeplabv3plus"):
         kwargs["decoder_channels"] = recipe.decoder_channels
+    if recipe.output_stride is not None:
+        kwargs |= _dilated(recipe.arch, recipe.output_stride)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -100,6 +104,17 @@ def build_victim(recipe: Recipe, *, seed: int = 0) -> nn.Module:
     if recipe.dropout:
         _insert_dropout(net, recipe.dropout)
     return _Normalised(net)
+
+
+def _dilated(arch: str, stride: int) -> dict[str, int]:
+    if arch.lower() == "deeplabv3plus":
+        return {"encoder_output_stride": stride}
+    if arch.lower() == "pspnet":  # the encoder takes output_stride; upsampling undoes it
+        return {"encoder_depth": 5, "output_stride": stride, "upsampling": stride}
+    raise ValueError(
+        f"output_stride={stride} with arch={arch!r}: only pspnet and deeplabv3plus can be dilated; "
+        "leave it None"
+    )
 
 
 def _without_batchnorm(net: nn.Module) -> nn.Module:

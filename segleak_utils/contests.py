@@ -1,0 +1,106 @@
+"""All attacks on one victim, side by side: scores of the same images, thresholds of the shadows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.model_selection import cross_val_predict
+
+from segleak_utils import attacks, metrics, results
+from segleak_utils.attacks import Outputs, Representation
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack's result on one victim: a score an image, and the threshold of the shadows.
+
+    scores: float64 [N], higher = member; patch_scores: float32 [N,P] for patch attacks. `rule`:
+    where the threshold comes from.
+    """
+
+    name: str
+    representation: str
+    scores: np.ndarray
+    threshold: float
+    patch_scores: np.ndarray | None = None
+    rule: str = "the shadows' threshold"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """All attacks on one victim, on the same images; member: bool [N]."""
+
+    victim: str
+    setting: str
+    member: np.ndarray
+    attacks: tuple[Attack, ...]
+
+    def __getitem__(self, name: str) -> Attack:
+        for attack in self.attacks:
+            if attack.name == name:
+                return attack
+        known = ", ".join(attack.name for attack in self.attacks)
+        raise KeyError(f"no attack {name!r} in this contest; there are: {known}")
+
+
+BLIND, GLOBAL, LOGISTIC = "blind baseline", "global loss", "per-class logistic regression"
+
+
+def patch_attack(representation: Representation) -> str:
+    """Name of the patch attack on a representation, as the tables have it."""
+    return f"patches, {representation}"
+
+
+def bars_of(
+    name: str, setting: str, shown: Outputs, shadows: list[Outputs], looks: list[np.ndarray]
+) -> Contest:
+    """The `bars` from what a victim and its shadows have shown.
+
+    looks: `attacks.blind_features` of the victim's images, then of each shadow's.
+    """
+    member = np.concatenate([o.member for o in shadows])
+    found = []
+    blind = looks[0], np.concatenate(looks[1:])
+    classes = (
+        attacks.class_features(shown),
+        np.concatenate([attacks.class_features(o) for o in shadows]),
+    )
+    for attack, (of_victim, of_shadow) in ((BLIND, blind), (LOGISTIC, classes)):
+        model = attacks.logistic_attack(of_shadow, member)
+        # out of fold: scores of images the model was fitted on would put the threshold too high
+        own = cross_val_predict(model, of_shadow, member, cv=5, method="decision_function")
+        scores = model.decision_function(of_victim)
+        seen = "images and masks only" if attack == BLIND else "class losses + shares"
+        found.append(Attack(attack, seen, scores, metrics.best_threshold(own, member)))
+    own = np.concatenate([attacks.global_loss_scores(o) for o in shadows])
+    scores = attacks.global_loss_scores(shown).astype(np.float64)
+    threshold = metrics.best_threshold(own, member)
+    found.insert(1, Attack(GLOBAL, "mean loss", scores, threshold))
+    return Contest(name, setting, shown.member, tuple(found))
+
+
+def rows(of: Contest, notebook: str) -> list[results.ResultRow]:
+    """The contest as rows of the final table."""
+    out = []
+    for attack in of.attacks:
+        area = metrics.auc(attack.scores, of.member)
+        values = {"auc": area.value, "auc_low": area.low, "auc_high": area.high}
+        if area.n_nonmembers >= 1 / results.TPR_FPR:
+            tpr = metrics.tpr_at_fpr(attack.scores, of.member, results.TPR_FPR)
+            values |= {"tpr_at_1pct": tpr.value, "tpr_low": tpr.low, "tpr_high": tpr.high}
+        accuracy = metrics.balanced_accuracy_at(attack.scores, of.member, attack.threshold)
+        out.append(
+            results.ResultRow(
+                notebook=notebook,
+                victim=of.victim,
+                setting=of.setting,
+                attack=attack.name,
+                representation=attack.representation,
+                n_members=area.n_members,
+                n_nonmembers=area.n_nonmembers,
+                note=f"balanced accuracy at {attack.rule} {accuracy}",
+                **values,
+            )
+        )
+    return out
