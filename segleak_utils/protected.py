@@ -124,12 +124,13 @@ def network(plan: Plan, role: str, variant: str) -> Network:
         _train(plan, name, how, everyone(), members, nonmembers, base)
     entry = manifest(plan.weights)[name]
     expected = {
-        "recipe": how.recipe(plan).model_dump(),
+        "recipe": how.recipe(plan),
         "private": how.private.model_dump(),
         "members_digest": members.digest,
         "public": base and base.sha256,
     }
-    wrong = [key for key, value in expected.items() if entry.get(key) != value]
+    found = {**entry, "recipe": Recipe(**entry["recipe"])}  # recipes gain fields with defaults
+    wrong = [key for key, value in expected.items() if found.get(key) != value]
     if wrong:
         raise ValueError(
             f"{name} in {plan.weights} has another {' and '.join(wrong)} than expected; train it "
