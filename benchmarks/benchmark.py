@@ -1,6 +1,6 @@
 """How fast the costly steps are, against the plain way of doing each, on the same inputs.
 
-    python benchmarks/benchmark.py [--only scenes representations labels patches] [--repeats 5]
+    python benchmarks/benchmark.py [--only scenes representations labels patches resnet]
 
 Every pair is first checked to give the same result, then timed in turns (A B A B ...), so that a
 machine that slows down slows both; the table shows medians over the turns. Run it on an idle
@@ -23,7 +23,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from segleak_utils import representations
+from segleak_utils import attacks, patchnets, representations
 from segleak_utils.labels import MAPILLARY_TABLE, to_train_ids
 from segleak_utils.synthstreets import CLASSES, render_scene
 
@@ -216,38 +216,69 @@ def labels_rows(repeats: int) -> list[Row]:
 
 
 def patches_rows(repeats: int, n_images: int) -> list[Row]:
-    """Scores of the same random patches, in batches and one at a time."""
-    from segleak_utils import attacks
-
+    """Scores of the same random patches, in batches and one at a time, by the laptop's network."""
     posterior, mask = posterior_batch(n_images)
     rows = []
-    for net_name, representation, n_patches in (
-        ("laptop net", "loss map + label", 6),
-        ("laptop net", "concatenation", 6),
-        ("laptop net", "concatenation", 24),
-        ("ResNet-50", "concatenation", 6),
+    for representation, n_patches in (
+        ("loss map + label", 6),
+        ("concatenation", 6),
+        ("concatenation", 24),
     ):
-        maps = attacks.represent(posterior, mask, representation)
         torch.manual_seed(0)
-        if net_name == "ResNet-50":
-            net = attacks.deep_stem_resnet50(maps.shape[1])
-        else:
-            net = attacks.PatchNet(representation, N_CLASSES)
+        net = patchnets.PatchNet(representation, N_CLASSES)
         net = net.eval().to(memory_format=torch.channels_last)
-        score = partial(_score, net, maps, n_patches)
-        torch.testing.assert_close(score(True), score(False), rtol=1e-3, atol=1e-3)
-        turns = repeats if net_name == "laptop net" else min(repeats, 3)
-        together, alone = seconds(partial(score, True), partial(score, False), repeats=turns)
-        work, step = n_images * n_patches, f"{n_patches} patches, {representation}, {net_name}"
+        score = partial(_score, net, attacks.represent(posterior, mask, representation), n_patches)
+        torch.testing.assert_close(score(), score(batched=False), rtol=1e-3, atol=1e-3)
+        together, alone = seconds(score, partial(score, batched=False), repeats=repeats)
+        work, step = n_images * n_patches, f"{n_patches} patches, {representation}"
         rows.append(Row(step, "patches/s", "batched", work / together, "one by one", work / alone))
     return rows
 
 
-def _score(net: torch.nn.Module, maps: torch.Tensor, n_patches: int, batched: bool) -> torch.Tensor:
-    from segleak_utils import attacks
+def resnet_rows(repeats: int, n_images: int, n_patches: int) -> list[Row]:
+    """The paper's ResNet-50 on the concatenation: in batches, in bf16, densely; one at a time."""
+    maps = attacks.represent(*posterior_batch(n_images), "concatenation")
+    torch.manual_seed(0)
+    net = patchnets.deep_stem_resnet50(maps.shape[1]).eval().to(memory_format=torch.channels_last)
+    few = maps[:2]
+    exact = _score(net, few, 2)
+    torch.testing.assert_close(exact, _score(net, few, 2, batched=False), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(exact, _score(net, few, 2, mixed=True), rtol=5e-2, atol=5e-2)
+    work = n_images * n_patches
+    ways = {
+        "batched": partial(_score, net, maps, n_patches),
+        "batched, bf16": partial(_score, net, maps, n_patches, mixed=True),
+        "dense": partial(attacks.dense_scores, net, maps, 90),
+        "dense, bf16": partial(attacks.dense_scores, net, maps, 90, mixed=True),
+    }
+    plain = {
+        "one by one": partial(_score, net, maps, n_patches, batched=False),
+        "one by one, as published": partial(_as_published, net, maps, n_patches),
+    }
+    taken = seconds(*ways.values(), *plain.values(), repeats=repeats)
+    rates = dict(zip([*ways, *plain], (work / t for t in taken), strict=True))
+    step = f"{n_images} x {n_patches} patches, ResNet-50"
+    return [
+        Row(step, "patches/s", way, rates[way], slow, rates[slow]) for slow in plain for way in ways
+    ]
 
+
+def _score(net: torch.nn.Module, maps: torch.Tensor, n_patches: int, **how: bool) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    return attacks.patch_scores(net, maps, n_patches, 90, generator, batched=batched)
+    return attacks.patch_scores(net, maps, n_patches, 90, generator, **how)
+
+
+def _as_published(net: torch.nn.Module, maps: torch.Tensor, n_patches: int) -> torch.Tensor:
+    """One patch at a time and with a graph for gradients, as the authors' script has it."""
+    corners = attacks.patch_corners(
+        len(maps), n_patches, maps.shape[-2:], 90, torch.Generator().manual_seed(0)
+    )
+    return torch.stack(
+        [
+            sum(net(one[None, :, r : r + 90, c : c + 90]).detach() for r, c in own.tolist())
+            for one, own in zip(maps.contiguous(), corners, strict=True)
+        ]
+    )
 
 
 # ---- table ---------------------------------------------------------------------------------------
@@ -280,7 +311,7 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    steps = ("scenes", "representations", "labels", "patches")
+    steps = ("scenes", "representations", "labels", "patches", "resnet")
     parser.add_argument("--only", nargs="+", choices=steps, default=steps)
     parser.add_argument("--repeats", type=int, default=5, help="timed turns of each way")
     parser.add_argument("--scenes", type=int, default=120, help="scenes to render in a turn")
@@ -302,6 +333,8 @@ def main() -> None:
         rows += labels_rows(arguments.repeats)
     if "patches" in arguments.only:
         rows += patches_rows(arguments.repeats, arguments.images)
+    if "resnet" in arguments.only:
+        rows += resnet_rows(min(arguments.repeats, 2), 20, 50)
     print(table(rows))
 
 

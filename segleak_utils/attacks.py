@@ -11,11 +11,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegressionCV
@@ -27,6 +27,13 @@ from tqdm.std import tqdm
 
 from segleak_utils import representations
 from segleak_utils.data import Scenes
+from segleak_utils.patchnets import (
+    REPRESENTATIONS,
+    PatchNet,
+    Representation,
+    dense_logits,
+    mixed_logits,
+)
 from segleak_utils.store import Posteriors
 from segleak_utils.victims import (
     best_device,
@@ -39,9 +46,6 @@ from segleak_utils.victims import (
 
 # On a CPU more of them at once fall out of its cache: 96 take ten times as long a patch.
 _PATCHES_AT_ONCE = 8
-
-Representation = Literal["loss map", "loss map + label", "concatenation"]
-REPRESENTATIONS: tuple[Representation, ...] = ("loss map", "loss map + label", "concatenation")
 
 
 def represent(posterior: Tensor, masks: Tensor, representation: Representation) -> Tensor:
@@ -105,14 +109,6 @@ class Outputs:
         raise ValueError(f"unknown representation {representation!r}; known: {REPRESENTATIONS}")
 
 
-def channels(representation: Representation, n_classes: int) -> int:
-    """Number of channels K of a representation."""
-    counts = {"loss map": 1, "loss map + label": 1 + n_classes, "concatenation": 2 * n_classes}
-    if representation not in counts:
-        raise ValueError(f"unknown representation {representation!r}; known: {REPRESENTATIONS}")
-    return counts[representation]
-
-
 def outputs(
     model: nn.Module,
     members: Scenes,
@@ -140,119 +136,6 @@ def outputs(
 
 
 # -------------------------------------------------------------------------------- patch attack
-
-
-class PatchNet(nn.Module):
-    """The laptop's patch classifier: [N,K,h,w] → logits [N,2] (non-member, member).
-
-    A small residual network with the loss in three transforms (raw, log1p, its tail) and with the
-    label gating it: a loss of 1 means something else on a pole than on a road. Evidence is pooled
-    by the mean, so a patch of any size can be scored.
-    """
-
-    def __init__(self, representation: Representation, n_classes: int, width: int = 16) -> None:
-        super().__init__()
-        self.representation, self.n_classes, self.width = representation, n_classes, width
-        self.channels = channels(representation, n_classes)
-        n_seen = 3 if representation != "concatenation" else n_classes + 3
-        n_gate = 1 if representation == "loss map" else n_classes + 1
-        self.see = nn.Conv2d(n_seen, width, 1)
-        self.gate = nn.Conv2d(n_gate, width, 1)
-        self.body = nn.Sequential(
-            nn.AvgPool2d(2),
-            nn.BatchNorm2d(width),
-            nn.Conv2d(width, width, 3, 2, 1),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.Conv2d(width, 2 * width, 3, 2, 1),
-            nn.BatchNorm2d(2 * width),
-            nn.ReLU(),
-            nn.Conv2d(2 * width, 2 * width, 3, 1, 1),
-            nn.BatchNorm2d(2 * width),
-            nn.ReLU(),
-        )
-        self.head = nn.Linear(3 * width, 2)
-
-    def features(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        if self.representation == "concatenation":
-            posterior, label = maps.split(self.n_classes, 1)
-            true = (posterior * label).sum(1, keepdim=True)
-            loss = -true.clamp_min(1e-8).log() * label.amax(1, keepdim=True)
-            seen = [posterior]
-        else:
-            loss, label = maps[:, :1], maps[:, 1:]
-            seen = []
-        seen += [loss / 2, loss.log1p(), (loss - 2).relu() / 4]
-        gate = torch.cat([label, torch.ones_like(loss)], 1)
-        return torch.cat(seen, 1), gate
-
-    def local(self, maps: Tensor) -> Tensor:
-        """What is seen in each pixel alone: [N,K,H,W] → [N,width,H,W]."""
-        seen, gate = self.features(maps)
-        return self.see(seen) * self.gate(gate)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return self.judge(self.local(maps))
-
-    def judge(self, local: Tensor) -> Tensor:
-        """From patches of `local` to logits [N,2]."""
-        deep = self.body(local)
-        pooled = torch.cat([local.mean((2, 3)), deep.mean((2, 3))], 1)
-        return self.head(pooled)
-
-
-def deep_stem_resnet50(n_channels: int, n_classes: int = 2, *, dilated: bool = False) -> nn.Module:
-    """The paper's patch classifier: ResNet-50 with a deep stem, [N,K,h,w] → logits [N,2].
-
-    The published networks keep a map of 1/8 of the patch to the end: `dilated` or not, layer3 and
-    layer4 take no stride; dilated, their kernels are spread by 2 and 4 instead. Keys and shapes of
-    the weights are the same for both, and for the ordinary network of total stride 32.
-    """
-    net = timm.create_model(
-        "resnet50",
-        in_chans=n_channels,
-        num_classes=n_classes,
-        stem_type="deep",
-        stem_width=64,
-        output_stride=8 if dilated else 32,
-    )
-    for layer in () if dilated else (net.layer3, net.layer4):
-        for conv in (layer[0].conv2, layer[0].downsample[0]):
-            conv.stride = (1, 1)
-    return net
-
-
-def load_public_attacker(path: Path | str, dilated: bool = False) -> nn.Module:
-    """A deep-stem ResNet-50 from a ``.pth.tar`` of the public layout ``{'state_dict': …}``.
-
-    1 input channel: loss map; 38: concatenation (19 classes). A ``module.`` prefix is removed. No
-    file says whether its network is `dilated`: the wrong answer loads too, and its scores mean
-    nothing. Raises FileNotFoundError, or ValueError for a damaged file, foreign or missing keys, or
-    other channels.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no attacker at {path}")
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types here; each means an unusable file
-        raise ValueError(f"{path} is not a checkpoint torch can load safely: {error}") from error
-    if not isinstance(saved, dict) or not isinstance(saved.get("state_dict"), dict):
-        raise ValueError(f"{path} holds no 'state_dict'; expected the layout {{'state_dict': …}}")
-    state = {key.removeprefix("module."): value for key, value in saved["state_dict"].items()}
-    first = state.get("conv1.0.weight")
-    if first is None or first.ndim != 4 or first.shape[1] not in (1, 38):
-        found = "no deep stem" if first is None else f"a first layer of shape {tuple(first.shape)}"
-        raise ValueError(f"{path} has {found}; expected conv1.0.weight with 1 or 38 channels")
-    n_classes = len(state["fc.weight"]) if "fc.weight" in state else 2
-    if n_classes != 2:
-        raise ValueError(f"{path} has {n_classes} outputs; expected 2 (non-member, member)")
-    net = deep_stem_resnet50(first.shape[1], dilated=dilated)
-    try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{path} is not a deep-stem ResNet-50: {error}") from error
-    return net.eval()
 
 
 def patch_corners(
@@ -306,11 +189,14 @@ def patch_scores(
     *,
     score: Literal["margin", "logit1"] = "margin",
     batched: bool = True,
+    mixed: bool = False,
 ) -> Tensor:
     """Membership score of each patch, float32 [N,P], for maps [N,K,H,W]; eval mode.
 
     The mean over P is the image's score (paper, section 3.2). ``margin`` is the difference of the
-    two logits, ``logit1`` the member logit alone. One patch at a time with `batched=False`.
+    two logits, ``logit1`` the member logit alone. One patch at a time with `batched=False`. With
+    `mixed` a ResNet-50 looks in bf16 and judges in float32: faster where the hardware has bf16,
+    and exact to some two digits.
     """
     net.eval()
     corners = patch_corners(len(maps), n_patches, tuple(maps.shape[-2:]), patch, generator)
@@ -318,9 +204,36 @@ def patch_scores(
     if batched and isinstance(net, PatchNet):  # once a pixel, not once for each patch on it
         judge = net.judge
         maps = torch.cat([net.local(one.to(device_of(net))) for one in maps.split(1)])
+    elif mixed:
+        judge = partial(mixed_logits, net)
     parts = _cut(maps, corners, patch, _PATCHES_AT_ONCE if batched else 1)
     scores = [_margin(judge(part.to(device_of(net))), score) for part in parts]
     return torch.cat(scores).view(len(maps), n_patches).float().cpu()
+
+
+@torch.inference_mode()
+def dense_scores(
+    net: nn.Module,
+    maps: Tensor,
+    patch: int,
+    *,
+    score: Literal["margin", "logit1"] = "margin",
+    mixed: bool = False,
+) -> Tensor:
+    """Membership scores of all windows of `patch` pixels, 8 apart: float32 [N, rows, columns].
+
+    The map [N,K,H,W] is looked at once, so the cost does not grow with the number of windows. A
+    window sees what surrounds it where a patch sees its own zero padding: the same network, and
+    nearly the same scores. Takes what `patch_scores` takes; ValueError for a patch that does not
+    fit into the map.
+    """
+    if not 1 <= patch <= min(maps.shape[-2:]):
+        raise ValueError(f"patch {patch}: expected 1..{min(maps.shape[-2:])}, within the map")
+    device, out = device_of(net), []
+    for one in maps.to(memory_format=torch.channels_last).split(1):
+        logits = dense_logits(net.eval(), one.to(device), patch, mixed=mixed)
+        out.append(_margin(logits.flatten(0, 2), score).view(logits.shape[:3]))
+    return torch.cat(out).float().cpu()
 
 
 def score_outputs(
@@ -331,13 +244,15 @@ def score_outputs(
     n_patches: int,
     patch: int,
     seed: int,
+    mixed: bool = False,
     progress: str | None = None,
 ) -> np.ndarray:
     """Patch scores float32 [N,P] of one attacker on outputs that were kept."""
     generator = torch.Generator().manual_seed(seed)
     starts = range(0, len(shown), 16)
+    score = partial(patch_scores, net, mixed=mixed)
     parts = [
-        patch_scores(net, shown.maps(representation, slice(i, i + 16)), n_patches, patch, generator)
+        score(shown.maps(representation, slice(i, i + 16)), n_patches, patch, generator)
         for i in tqdm(starts, desc=progress, unit="batch", disable=not progress, mininterval=2)
     ]
     return torch.cat(parts).numpy()

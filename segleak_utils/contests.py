@@ -8,7 +8,8 @@ import numpy as np
 from sklearn.model_selection import cross_val_predict
 
 from segleak_utils import attacks, metrics, results
-from segleak_utils.attacks import Outputs, Representation
+from segleak_utils.attacks import Outputs
+from segleak_utils.patchnets import Representation
 
 
 @dataclass(frozen=True)

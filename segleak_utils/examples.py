@@ -23,9 +23,10 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.std import tqdm
 
-from segleak_utils import attacks, defenses, metrics, representations
-from segleak_utils.attacks import Outputs, Representation
+from segleak_utils import attacks, defenses, metrics, patchnets, representations
+from segleak_utils.attacks import Outputs
 from segleak_utils.data import CLASSES, VOID, Grid, Scenes
+from segleak_utils.patchnets import Representation
 from segleak_utils.victims import best_device
 
 Kind = Literal["sgd", "dpsgd"]
@@ -303,9 +304,9 @@ def load_attacker(path: Path | str, representation: Representation, dilated: boo
     if representation not in ATTACKERS:
         known = ", ".join(ATTACKERS)
         raise ValueError(f"representation {representation!r}; the published attackers: {known}")
-    net = attacks.load_public_attacker(path, dilated)
+    net = patchnets.load_public_attacker(path, dilated)
     found = net.conv1[0].in_channels
-    expected = attacks.channels(representation, len(CLASSES))
+    expected = patchnets.channels(representation, len(CLASSES))
     if found != expected:
         raise ValueError(f"{path} has {found} input channels; the {representation} has {expected}")
     return net.to(best_device(), memory_format=torch.channels_last)

@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
-from segleak_utils import attacks, examples, metrics, results, splits, victims
-from segleak_utils.attacks import AttackRecipe, Outputs, Representation
+from segleak_utils import attacks, examples, metrics, patchnets, results, splits, victims
+from segleak_utils.attacks import AttackRecipe, Outputs
 from segleak_utils.contests import (  # noqa: F401 - whoever runs a contest reads it here too
     BLIND,
     GLOBAL,
@@ -36,6 +36,7 @@ from segleak_utils.contests import (  # noqa: F401 - whoever runs a contest read
     rows,
 )
 from segleak_utils.data import Scenes
+from segleak_utils.patchnets import Representation
 from segleak_utils.splits import Split
 from segleak_utils.victims import Recipe
 
@@ -350,7 +351,7 @@ def slug(representation: Representation) -> str:
 
 def attacker(
     plan: Plan, setting: str, representation: Representation, shadows: list[Network]
-) -> tuple[attacks.PatchNet, dict]:
+) -> tuple[patchnets.PatchNet, dict]:
     """The patch attacker of that setting: loaded if there, else trained on the shadows' outputs.
 
     Its entry in the manifest (returned too) has the threshold chosen on shadow images that took no
@@ -366,7 +367,7 @@ def attacker(
 
 def load_attacker(
     plan: Plan, name: str, representation: Representation, shadows: dict[str, str], n_classes: int
-) -> tuple[attacks.PatchNet, dict]:
+) -> tuple[patchnets.PatchNet, dict]:
     """A stored patch attacker and its entry; `shadows`: name → SHA-256 of those it learned from."""
     entry = manifest(plan.weights)[name]
     check_shadows(plan, name, shadows)
@@ -378,7 +379,7 @@ def load_attacker(
             "python3 -m segleak_utils.run weights --force"
         )
     state, meta = victims.read_weights(shipped(plan, name), entry["sha256"])
-    net = attacks.PatchNet(representation, n_classes, meta["recipe"]["width"])
+    net = patchnets.PatchNet(representation, n_classes, meta["recipe"]["width"])
     net.load_state_dict(state)
     return net.eval().to(victims.best_device(), memory_format=torch.channels_last), entry
 

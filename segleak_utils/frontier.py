@@ -19,7 +19,7 @@ from sklearn.model_selection import cross_val_predict
 from torch import Tensor
 
 from segleak_utils import attacks, experiment, metrics, protected, representations, results, victims
-from segleak_utils.attacks import REPRESENTATIONS, LinearAttack, Outputs, PatchNet, Representation
+from segleak_utils.attacks import LinearAttack, Outputs
 from segleak_utils.data import VOID, Scenes
 from segleak_utils.defenses import Release, mc_dropout
 from segleak_utils.dpsgd import Privacy
@@ -36,6 +36,7 @@ from segleak_utils.experiment import (
     shipped,
     slug,
 )
+from segleak_utils.patchnets import REPRESENTATIONS, PatchNet, Representation
 
 VERSION = 1  # part of every cache key: raise it when cached numbers change
 STDS = (0.03, 0.1, 0.3, 1.0)

@@ -30,16 +30,18 @@ from segleak_utils import (
     datasets,
     experiment,
     metrics,
+    patchnets,
     results,
     splitlists,
     store,
     streetvictims,
     victims,
 )
-from segleak_utils.attacks import AttackRecipe, Outputs, Representation
+from segleak_utils.attacks import AttackRecipe, Outputs
 from segleak_utils.contests import Attack, Contest
 from segleak_utils.data import Scenes
 from segleak_utils.experiment import Plan
+from segleak_utils.patchnets import Representation
 from segleak_utils.splits import Split
 from segleak_utils.store import Store
 from segleak_utils.streetvictims import StreetRecipe
@@ -284,10 +286,10 @@ def attacker(run: Run, representation: Representation, learned: Outputs) -> tupl
     name = f"attack-{experiment.slug(representation)}"
     shadows = {shadow: experiment.manifest(plan.weights)[shadow]["sha256"]}
     recipe = replace(run.setting.attack, representation=representation)
-    n_channels = attacks.channels(representation, learned.n_classes)
+    n_channels = patchnets.channels(representation, learned.n_classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.setting.seed)
-        net = attacks.deep_stem_resnet50(n_channels)
+        net = patchnets.deep_stem_resnet50(n_channels)
     if experiment.shipped(plan, name) is None:
         checkpoint = run.folder / "checkpoints" / f"{name}-{shadows[shadow][:8]}.pt"
         net, history, (scores, member) = attacks.train_attacker(
@@ -325,6 +327,7 @@ def contest_all(run: Run) -> list[Contest]:
                 n_patches=run.setting.n_patches,
                 patch=run.setting.attack.patch,
                 seed=run.setting.seed,
+                mixed=victims.has_bf16(victims.best_device()),
                 progress=f"{name}, {r}",
             )
             scores = patches.mean(1, dtype=np.float64)

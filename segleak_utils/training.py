@@ -17,8 +17,7 @@ from functools import partial
 import torch
 from tqdm.std import tqdm
 
-from segleak_utils import attacks, experiment, frontier, protected
-from segleak_utils.attacks import Representation
+from segleak_utils import experiment, frontier, protected
 from segleak_utils.experiment import (
     LOGISTIC,
     SETTINGS,
@@ -33,6 +32,7 @@ from segleak_utils.experiment import (
     slug,
     write_manifest,
 )
+from segleak_utils.patchnets import REPRESENTATIONS, Representation
 from segleak_utils.victims import replace_file
 
 
@@ -60,7 +60,7 @@ def train_weights(
     missing = [
         (setting, representation)
         for setting in SETTINGS
-        for representation in attacks.REPRESENTATIONS
+        for representation in REPRESENTATIONS
         if shipped(plan, f"attack-{setting}-{slug(representation)}") is None
     ]
     _side_by_side(plan, _attacker_apart, missing)

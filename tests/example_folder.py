@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from segleak_utils import data, experiment, protected, victims
-from segleak_utils.attacks import deep_stem_resnet50
+from segleak_utils.patchnets import deep_stem_resnet50
 
 GRID = (128, 256)
 VICTIMS = {"sgd": "", "dpsgd": "tuned-12"}  # variants of victim-0

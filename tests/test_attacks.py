@@ -10,19 +10,14 @@ from torch import nn
 
 from segleak_utils import attacks
 from segleak_utils.attacks import (
-    REPRESENTATIONS,
     AttackRecipe,
     LinearAttack,
     Outputs,
-    PatchNet,
     blind_features,
-    channels,
     class_features,
     crop,
-    deep_stem_resnet50,
     evidence_map,
     global_loss_scores,
-    load_public_attacker,
     logistic_attack,
     outputs,
     patch_corners,
@@ -33,6 +28,13 @@ from segleak_utils.attacks import (
     train_attacker,
 )
 from segleak_utils.data import Scenes
+from segleak_utils.patchnets import (
+    REPRESENTATIONS,
+    PatchNet,
+    channels,
+    deep_stem_resnet50,
+    load_public_attacker,
+)
 from segleak_utils.representations import argmax_posterior
 from segleak_utils.victims import read_weights, save_weights
 
@@ -560,3 +562,64 @@ def test_batched_scores_of_the_laptops_net_are_those_of_its_forward():
         for batched in (True, False)
     ]
     assert torch.allclose(*scores, atol=1e-5)
+
+
+# ---- dense and mixed -----------------------------------------------------------------------------
+
+
+def judges() -> list[nn.Module]:
+    """Both kinds of network, with norms that do something."""
+    torch.manual_seed(0)
+    nets = [
+        PatchNet("loss map + label", C),
+        PatchNet("concatenation", C),
+        deep_stem_resnet50(2 * C),
+    ]
+    for net in nets:
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.2, 0.2)
+                module.running_var.uniform_(0.5, 1.5)
+    return [net.eval() for net in nets]
+
+
+@pytest.mark.parametrize("net", judges(), ids=["loss map", "concatenation", "resnet"])
+def test_the_dense_score_of_a_map_as_large_as_a_patch_is_the_patch_score(net):
+    n_channels = getattr(net, "channels", 2 * C)
+    maps = torch.rand(2, n_channels, 90, 90)
+    generator = torch.Generator().manual_seed(0)
+    alone = patch_scores(net, maps, 1, 90, generator)
+    dense = attacks.dense_scores(net, maps, 90)
+    assert dense.shape == (2, 1, 1)
+    torch.testing.assert_close(dense[:, 0], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("net", judges(), ids=["loss map", "concatenation", "resnet"])
+def test_dense_scores_are_near_the_scores_of_the_same_windows(net):
+    n_channels = getattr(net, "channels", 2 * C)
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(3, n_channels, 8, 12, generator=generator)
+    maps = nn.functional.interpolate(coarse, (128, 192), mode="bilinear")
+    dense = attacks.dense_scores(net, maps, 64)
+    assert dense.shape == (3, 9, 17)
+    corners = torch.cartesian_prod(torch.arange(9) * 8, torch.arange(17) * 8)
+    with torch.inference_mode():
+        logits = torch.stack([net(crop(m[None], corners[None], 64)) for m in maps])
+    alone = (logits[..., 1] - logits[..., 0]).view_as(dense)
+    together = np.corrcoef(dense.flatten(), alone.flatten())[0, 1]
+    assert together > 0.9, together
+
+
+def test_dense_scores_refuse_a_patch_that_does_not_fit():
+    with pytest.raises(ValueError, match=r"expected 1\.\.32"):
+        attacks.dense_scores(judges()[0], torch.zeros(1, 1 + C, 32, 64), 33)
+
+
+def test_mixed_precision_moves_scores_little_and_makes_no_ties():
+    net, maps = judges()[2], torch.rand(6, 2 * C, 64, 64)
+    exact, mixed = (
+        patch_scores(net, maps, 4, 32, torch.Generator().manual_seed(0), mixed=m)
+        for m in (False, True)
+    )
+    assert np.corrcoef(exact.flatten(), mixed.flatten())[0, 1] > 0.99
+    assert len(mixed.unique()) == mixed.numel()

@@ -24,6 +24,7 @@ from segleak_utils import (
     experiment,
     frontier,
     parameters,
+    patchnets,
     representations,
     results,
     victims,
@@ -106,22 +107,22 @@ def test_its_keys_do_not_tell_it_from_the_ordinary_network():
         "resnet50", in_chans=1, num_classes=2, stem_type="deep", stem_width=64
     ).state_dict()
     for dilated in (False, True):
-        state = attacks.deep_stem_resnet50(1, dilated=dilated).state_dict()
+        state = patchnets.deep_stem_resnet50(1, dilated=dilated).state_dict()
         assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in ordinary.items()}
 
 
 @torch.inference_mode()
 def test_the_caller_says_whether_a_checkpoint_is_dilated(attackers):
     path, patches = attackers / "plain" / "loss.pth.tar", torch.rand(1, 1, 90, 90)
-    state = attacks.load_public_attacker(path).state_dict()
+    state = patchnets.load_public_attacker(path).state_dict()
     for dilated in (False, True):
-        net = attacks.load_public_attacker(path, dilated)
+        net = patchnets.load_public_attacker(path, dilated)
         expected, _ = published_forward(state, patches, dilated)
         torch.testing.assert_close(net(patches), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_module_prefix_is_accepted(attackers):
-    net = attacks.load_public_attacker(attackers / "plain" / "concate.pth.tar")
+    net = patchnets.load_public_attacker(attackers / "plain" / "concate.pth.tar")
     assert net.conv1[0].in_channels == 38 and not net.training
 
 
@@ -135,7 +136,7 @@ def refused(tmp_path, saved, message: str) -> None:
     path = tmp_path / "spoilt.pth.tar"
     torch.save(saved, path)
     with pytest.raises(ValueError, match=rf"(?s)spoilt\.pth\.tar .*{message}"):
-        attacks.load_public_attacker(path)
+        patchnets.load_public_attacker(path)
 
 
 @pytest.mark.parametrize("n", [3, 20])
@@ -167,7 +168,7 @@ def test_a_truncated_checkpoint_is_refused(attackers, tmp_path):
     content = (attackers / "plain" / "loss.pth.tar").read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"torn\.pth\.tar is not a checkpoint torch can load"):
-        attacks.load_public_attacker(path)
+        patchnets.load_public_attacker(path)
 
 
 # ---- parity with the published order of steps ----------------------------------------------------
