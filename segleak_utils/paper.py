@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -220,10 +219,7 @@ def train(run: Run, config: Path, *, only: str | None = None, processes: int | N
         roots = [f"{data}={Path(root).resolve()}" for data, root in run.roots.items()]
         told = {"config": str(config.resolve()), "roots": roots, "network": name}
         told |= {"lists": run.lists and str(run.lists.resolve()), "out": str(run.folder.resolve())}
-        command = streetvictims.launch(processes, "segleak_utils.paper", [json.dumps(told)])
-        code = subprocess.call(command)
-        if code in (130, -2):
-            raise KeyboardInterrupt
+        code = streetvictims.run_processes(processes, "segleak_utils.paper", [json.dumps(told)])
         if code:
             raise ValueError(f"training {name} failed (exit code {code}); its reason is above")
 

@@ -395,7 +395,7 @@ def augmentation(recipe: Recipe, size: tuple[int, int]) -> Callable:
 def has_bf16(device: torch.device) -> bool:
     """Whether bf16 is native there: emulated bf16 is slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     found = torch.cpu.get_capabilities()
     return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 

@@ -583,26 +583,35 @@ def judges() -> list[nn.Module]:
     return [net.eval() for net in nets]
 
 
-@pytest.mark.parametrize("net", judges(), ids=["loss map", "concatenation", "resnet"])
-def test_the_dense_score_of_a_map_as_large_as_a_patch_is_the_patch_score(net):
-    n_channels = getattr(net, "channels", 2 * C)
-    maps = torch.rand(2, n_channels, 90, 90)
-    generator = torch.Generator().manual_seed(0)
-    alone = patch_scores(net, maps, 1, 90, generator)
+def smooth_maps(net: nn.Module, n: int, height: int, width: int) -> torch.Tensor:
+    """Representations [n,K,height,width] for a network, of regions as wide as things are."""
+    generator = torch.Generator().manual_seed(1)
+    logits = 3 * torch.randn(n, C, height // 16 + 1, width // 16 + 1, generator=generator)
+    logits = nn.functional.interpolate(logits, (height, width), mode="bilinear")
+    mask = logits.roll(2, -1).argmax(1)
+    return represent(logits.softmax(1), mask, getattr(net, "representation", "concatenation"))
+
+
+KINDS = ["loss map + label", "concatenation", "resnet"]
+
+
+@pytest.mark.parametrize("kind", range(3), ids=KINDS)
+def test_the_dense_score_of_a_map_as_large_as_a_patch_is_the_patch_score(kind):
+    net = judges()[kind]
+    maps = smooth_maps(net, 2, 90, 90)
+    alone = patch_scores(net, maps, 1, 90, torch.Generator().manual_seed(0))
     dense = attacks.dense_scores(net, maps, 90)
     assert dense.shape == (2, 1, 1)
     torch.testing.assert_close(dense[:, 0], alone, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("net", judges(), ids=["loss map", "concatenation", "resnet"])
-def test_dense_scores_are_near_the_scores_of_the_same_windows(net):
-    n_channels = getattr(net, "channels", 2 * C)
-    generator = torch.Generator().manual_seed(1)
-    coarse = torch.rand(3, n_channels, 8, 12, generator=generator)
-    maps = nn.functional.interpolate(coarse, (128, 192), mode="bilinear")
+@pytest.mark.parametrize("kind", range(3), ids=KINDS)
+def test_dense_scores_are_near_the_scores_of_the_same_windows(kind):
+    net = judges()[kind]
+    maps = smooth_maps(net, 2, 128, 160)
     dense = attacks.dense_scores(net, maps, 64)
-    assert dense.shape == (3, 9, 17)
-    corners = torch.cartesian_prod(torch.arange(9) * 8, torch.arange(17) * 8)
+    assert dense.shape == (2, 9, 13)
+    corners = torch.cartesian_prod(torch.arange(9) * 8, torch.arange(13) * 8)
     with torch.inference_mode():
         logits = torch.stack([net(crop(m[None], corners[None], 64)) for m in maps])
     alone = (logits[..., 1] - logits[..., 0]).view_as(dense)
