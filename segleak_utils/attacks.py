@@ -206,7 +206,8 @@ def patch_scores(
         maps = torch.cat([net.local(one.to(device_of(net))) for one in maps.split(1)])
     elif mixed:
         judge = partial(mixed_logits, net)
-    parts = _cut(maps, corners, patch, _PATCHES_AT_ONCE if batched else 1)
+    at_once = _PATCHES_AT_ONCE * (2 if mixed else 1) if batched else 1  # bf16 takes half the cache
+    parts = _cut(maps, corners, patch, at_once)
     scores = [_margin(judge(part.to(device_of(net))), score) for part in parts]
     return torch.cat(scores).view(len(maps), n_patches).float().cpu()
 

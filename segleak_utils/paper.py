@@ -303,8 +303,12 @@ def attacker(run: Run, representation: Representation, learned: Outputs) -> tupl
 
 
 def contest_all(run: Run) -> list[Contest]:
-    """The bars and both patch attacks on every victim; all learning from the shadow's store."""
+    """The bars and both patch attacks, by random patches and by all windows, on every victim.
+
+    All learning is from the shadow's store.
+    """
     learned = shown(run, run.setting.names[0])
+    mixed = victims.has_bf16(victims.best_device())
     trained = {r: attacker(run, r, learned) for r in REPRESENTATIONS}
     looks = []
     for side in ("victim", "shadow"):  # all victims have the same images
@@ -323,13 +327,24 @@ def contest_all(run: Run) -> list[Contest]:
                 n_patches=run.setting.n_patches,
                 patch=run.setting.attack.patch,
                 seed=run.setting.seed,
-                mixed=victims.has_bf16(victims.best_device()),
+                mixed=mixed,
                 progress=f"{name}, {r}",
             )
             scores = patches.mean(1, dtype=np.float64)
             found.append(Attack(contests.patch_attack(r), r, scores, threshold, patches))
+            every = _every_window(net, of, r, run.setting.attack.patch, mixed)
+            found.append(Attack(f"all windows, {r}", r, every, threshold))
         out.append(replace(cheap, attacks=tuple(found)))
     return out
+
+
+def _every_window(net, of: Outputs, r: Representation, patch: int, mixed: bool) -> np.ndarray:
+    """The mean score of all windows of each image, float64 [N]: what more and more patches near."""
+    parts = [
+        attacks.dense_scores(net, of.maps(r, slice(i, i + 16)), patch, mixed=mixed).flatten(1)
+        for i in range(0, len(of), 16)
+    ]
+    return torch.cat(parts).double().mean(1).numpy()
 
 
 def attack(run: Run) -> list[results.ResultRow]:

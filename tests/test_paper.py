@@ -125,7 +125,8 @@ def test_from_the_data_set_to_the_table(tmp_path, build, capsys, monkeypatch):
     rows = results.read()
     names = {row.attack for row in rows}
     assert names == {"blind baseline", "global loss", "per-class logistic regression",
-                     "patches, loss map", "patches, concatenation"}  # fmt: skip
+                     "patches, loss map", "patches, concatenation",
+                     "all windows, loss map", "all windows, concatenation"}  # fmt: skip
     assert {(r.n_members, r.n_nonmembers, r.victim) for r in rows} == {(8, 8, "victim-pspnet")}
 
     # a second time: the attackers are loaded, the table is the same
