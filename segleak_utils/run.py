@@ -6,6 +6,7 @@
     python3 -m segleak_utils.run weights    retrain what is shipped in weights/
     python3 -m segleak_utils.run camvid --root DIR
     python3 -m segleak_utils.run defenses [--camvid DIR]
+    python3 -m segleak_utils.run paper CONFIG STEP --root NAME=DIR    see docs/reproduce.md
 
 Only the standard library is imported at module level, and the syntax is kept old, so that a bare
 Python can start this file and an outdated one still says what is wrong.
