@@ -243,6 +243,7 @@ def parser() -> argparse.ArgumentParser:
     defenses = commands.add_parser("defenses", help="every defence, both attackers, and its price")
     defenses.add_argument("--camvid", type=Path, metavar="DIR", help="on CamVid instead")
     defenses.add_argument("--nonmembers", type=int, default=1000, metavar="N", help="(1000)")
+    commands.add_parser("beyond", help="all attacks, and those that know how hard an image is")
     camvid = commands.add_parser("camvid", help="run the same chain on a CamVid folder")
     camvid.add_argument("--root", type=Path, required=True, metavar="DIR")
     # SUPPRESS: do not overwrite a --preset given before
@@ -341,12 +342,14 @@ def dispatch(options: argparse.Namespace) -> int:
         command.append(f"--ServerApp.root_dir={options.notebooks}")
         kernels = execution.kernel_environment(options.build)
         return relay([*command, *options.rest], env={**child_environment(), **kernels})
-    if options.command in ("weights", "camvid", "defenses"):
-        from segleak_utils import camvid, experiment, frontier, training
+    if options.command in ("weights", "camvid", "defenses", "beyond"):
+        from segleak_utils import beyond, camvid, experiment, frontier, training
 
         try:
             if options.command == "weights":
                 training.train_weights(options.names, force=options.force)
+            elif options.command == "beyond":
+                beyond.beyond(experiment.plan_of(options.preset or "quick"))
             elif options.command == "camvid":
                 camvid.camvid_experiment(options.root, preset=options.preset or "full")
             elif options.camvid:
