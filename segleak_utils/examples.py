@@ -336,6 +336,11 @@ def published_scores(
     patches of the member logit alone, by which the script ranks, and of the difference of the two.
     Raises ValueError for argmax and noise at once, which the script refuses too.
     """
+    if not 1 <= n_patches <= 1000 or not 0 <= gaussian_std <= 1000 or seed < 0:
+        raise ValueError(
+            f"n_patches {n_patches}, gaussian_std {gaussian_std}, seed {seed}: expected 1..1000 "
+            "patches, a deviation of 0..1000, and a seed of 0 or more"
+        )
     if argmax and gaussian_std:
         raise ValueError("argmax and Gaussian noise at once: the published script has either")
     of, net = read(root), load_attacker(attacker, representation, dilated)

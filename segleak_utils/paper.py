@@ -80,6 +80,8 @@ class Setting(BaseModel):
             raise ValueError(
                 "dependent means that the shadow has Cityscapes too, independent that it has not"
             )
+        if len(set(self.victims)) < len(self.victims):
+            raise ValueError(f"victims {', '.join(self.victims)}: one of them is named twice")
         for arch in (*self.victims, self.shadow):
             self.recipe(arch)  # a wrong field shows now, not after the first training
         return self
@@ -132,10 +134,23 @@ class Run:
         """Who trains on what: the published lists, or lists by seed, kept in ``splits/``."""
         of, kept = self.setting, self.folder / "splits"
         where = of.setting, of.shadow_data
-        if self.lists is None and not (kept / of.setting).is_dir():
+        if self.lists is None:
+            self._draw(kept, where)
+        return splitlists.load(*where, self.sources, self.lists or kept, counts=of.counts)
+
+    def _draw(self, kept: Path, where: tuple[str, str]) -> None:
+        """Draw the lists by seed, unless they are there; ValueError if drawn in another way."""
+        of, told = self.setting, kept / "drawn.json"
+        how = json.loads(json.dumps({"seed": of.seed, "counts": of.counts}))
+        if not told.is_file():
             made = splitlists.generate(*where, self.sources, seed=of.seed, counts=of.counts)
             splitlists.save(made, kept, *where, self.roots)
-        return splitlists.load(*where, self.sources, self.lists or kept, counts=of.counts)
+            results.write_whole(told, json.dumps(how) + "\n")
+        elif (found := json.loads(told.read_text(encoding="utf-8"))) != how:
+            raise ValueError(
+                f"the lists in {kept} were drawn with {found}, the setting has {how}: take another "
+                "folder (--out), or delete this one with all that was trained on it"
+            )
 
     def scenes(self, name: str) -> tuple[Scenes, Scenes]:
         """Members and non-members of a network."""
@@ -146,21 +161,44 @@ class Run:
     def plan(self) -> Plan:
         return Plan(weights=self.folder / "weights", attack=self.setting.attack)
 
-    def network(self, name: str) -> tuple[torch.nn.Module, str]:
-        """A trained network and its SHA-256; ValueError if it has other members than these."""
+    def trained(self, name: str) -> tuple[Path, str]:
+        """File and SHA-256 of a trained network.
+
+        FileNotFoundError if it is not trained yet; ValueError if it was trained on other members
+        than these, or as the setting does not say.
+        """
         path = experiment.shipped(self.plan, name)
         if path is None:
-            raise FileNotFoundError(f"{name} is not trained yet: no file in {self.plan.weights}")
+            raise FileNotFoundError(
+                f"{name} is not trained yet, there is no file in {self.plan.weights}: run the step "
+                "train first"
+            )
         entry = experiment.manifest(self.plan.weights)[name]
         if entry["members"] != _ids(self.scenes(name)[0]):
             raise ValueError(
                 f"{path} was trained on other members than these lists name; its scores would "
                 "mean nothing. Use its lists, or another folder (--out)"
             )
-        return victims.load_victim(path, entry["sha256"])[0], entry["sha256"]
+        _check_made(path, entry["training"], self.training(name))
+        return path, entry["sha256"]
 
-    def store(self, name: str) -> Store:
-        return Store.open(self.folder / "stores" / name)
+    def training(self, name: str) -> dict:
+        """How a network is trained, as its entry in the manifest says it."""
+        recipe = self.setting.recipe(name.split("-")[1])
+        seed = self.setting.seed + self.setting.names.index(name)
+        kept = recipe.model_dump(mode="json", exclude={"workers", "encoder_weights"})
+        return {**kept, "pretrained": recipe.encoder_weights is not None, "seed": seed}
+
+
+def _check_made(path: Path, found: dict, expected: dict) -> None:
+    """ValueError for a file that was made in another way than the setting says."""
+    other = [k for k in expected | found if found.get(k) != expected.get(k)]
+    if other:
+        was, now = ({k: of.get(k) for k in other} for of in (found, expected))
+        raise ValueError(
+            f"{path} was made with {was}, the setting says {now}: take another folder (--out), or "
+            "delete the file to make it again"
+        )
 
 
 def _ids(scenes: Scenes) -> str:
@@ -179,12 +217,13 @@ def train_network(run: Run, name: str) -> None:
     model, history = streetvictims.train_street_victim(
         recipe,
         members,
-        seed=run.setting.seed + run.setting.names.index(name),
+        seed=run.training(name)["seed"],
         checkpoint=run.folder / "checkpoints" / f"{name}.pt",
         progress=name,
     )
     if first:
         meta = {"kind": "network", "members": _ids(members), "n_members": len(members)}
+        meta |= {"training": run.training(name)}
         meta |= {"train_loss": [round(h["loss"], 4) for h in history]}
         path = run.plan.weights / f"{name}.safetensors"
         digest = streetvictims.save_street_victim(model, path, recipe, meta)
@@ -198,11 +237,12 @@ def train(run: Run, config: Path, *, only: str | None = None, processes: int | N
 
     `config` is the file of the setting: torchrun's processes read it themselves.
     """
-    processes = processes or max(1, torch.cuda.device_count())
+    processes = max(1, torch.cuda.device_count()) if processes is None else processes
     if only is not None and only not in run.setting.names:
         raise ValueError(f"no network {only!r} in this setting; {', '.join(run.setting.names)}")
     for name in [only] if only else run.setting.names:
         if experiment.shipped(run.plan, name) is not None:
+            run.trained(name)
             print(f"{name}: trained already")
             continue
         recipe, (members, _) = run.setting.recipe(name.split("-")[1]), run.scenes(name)
@@ -230,7 +270,8 @@ def train(run: Run, config: Path, *, only: str | None = None, processes: int | N
 def posteriors(run: Run, *, workers: int = 0, progress: bool = True) -> None:
     """A store of posteriors for each network, on its members and non-members."""
     for name in run.setting.names:
-        model, digest = run.network(name)
+        path, digest = run.trained(name)
+        model, _ = victims.load_victim(path, digest)
         members, nonmembers = run.scenes(name)
         device = victims.best_device()
         model = streetvictims.padded(model.to(device))
@@ -252,11 +293,13 @@ def posteriors(run: Run, *, workers: int = 0, progress: bool = True) -> None:
 
 def shown(run: Run, name: str) -> Outputs:
     """What a network gave away, from its store; the posteriors stay on disk."""
-    kept, (members, nonmembers) = run.store(name), run.scenes(name)
-    if kept.n != len(members) + len(nonmembers):
+    members, nonmembers = run.scenes(name)
+    _, digest = run.trained(name)
+    kept = Store.open(run.folder / "stores" / name)
+    if kept.identity != store.identity_of(digest, members + nonmembers):
         raise ValueError(
-            f"{kept.folder} has {kept.n} images, the lists {len(members) + len(nonmembers)}: "
-            "delete it and ask the network again"
+            f"{kept.folder} holds the answers of another network, or on other images than these "
+            "lists name: delete it and run the step posteriors again"
         )
     member = np.arange(kept.n) < len(members)
     return Outputs(kept.losses(), kept.masks(), member, kept.n_classes, kept.posteriors())
@@ -282,6 +325,7 @@ def attacker(run: Run, representation: Representation, learned: Outputs) -> tupl
     name = f"attack-{experiment.slug(representation)}"
     shadows = {shadow: experiment.manifest(plan.weights)[shadow]["sha256"]}
     recipe = replace(run.setting.attack, representation=representation)
+    made = {**vars(recipe), "seed": run.setting.seed}
     n_channels = patchnets.channels(representation, learned.n_classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.setting.seed)
@@ -291,13 +335,14 @@ def attacker(run: Run, representation: Representation, learned: Outputs) -> tupl
         net, history, (scores, member) = attacks.train_attacker(
             recipe, [learned], seed=run.setting.seed, net=net, checkpoint=checkpoint, progress=name
         )
-        meta = {"kind": "attacker", "shadows": shadows, "recipe": vars(recipe)}
+        meta = {"kind": "attacker", "shadows": shadows, "recipe": made}
         meta |= {"threshold": metrics.best_threshold(scores, member), "history": history}
         experiment.ship(plan, name, net, meta)
         checkpoint.unlink(missing_ok=True)
     experiment.check_shadows(plan, name, shadows)
-    entry = experiment.manifest(plan.weights)[name]
-    state, _ = victims.read_weights(experiment.shipped(plan, name), entry["sha256"])
+    entry, path = experiment.manifest(plan.weights)[name], experiment.shipped(plan, name)
+    _check_made(path, entry["recipe"], made)
+    state, _ = victims.read_weights(path, entry["sha256"])
     net.load_state_dict(state)
     return net.eval().to(victims.best_device()), entry["threshold"]
 

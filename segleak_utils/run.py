@@ -25,6 +25,7 @@ import signal
 import subprocess
 import sys
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -252,6 +253,17 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _at_least(low: int) -> Callable[[str], int]:
+    """A whole number of an option, `low` or more."""
+
+    def number(text: str) -> int:
+        if int(text) < low:
+            raise argparse.ArgumentTypeError(f"{text}: expected {low} or more")
+        return int(text)
+
+    return number
+
+
 def _add_paper(commands: argparse._SubParsersAction) -> None:
     """The commands of docs/reproduce.md."""
     labels = commands.add_parser("labels", help="Mapillary's labels as Cityscapes train ids")
@@ -281,8 +293,8 @@ def _add_paper(commands: argparse._SubParsersAction) -> None:
     paper.add_argument("--lists", type=Path, metavar="DIR", help="the published split lists")
     paper.add_argument("--out", type=Path, metavar="DIR", help="(build/paper/NAME)")
     paper.add_argument("--network", metavar="NAME", help="train only this one")
-    paper.add_argument("--processes", type=int, metavar="N", help="for a training (one a GPU)")
-    paper.add_argument("--workers", type=int, default=0, metavar="N", help="readers of images (0)")
+    paper.add_argument("--processes", type=_at_least(1), metavar="N", help="to train (one a GPU)")
+    paper.add_argument("--workers", type=_at_least(0), default=0, metavar="N", help="readers (0)")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

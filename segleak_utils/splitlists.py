@@ -84,7 +84,9 @@ def read(path: str | Path, sources: Mapping[str, Scenes]) -> Scenes:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such split list")
+        raise FileNotFoundError(
+            f"{path}: no such split list; name the folder that holds dependent/ and independent/"
+        )
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:

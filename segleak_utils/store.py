@@ -150,18 +150,18 @@ def write(
     how large. ValueError: another network's or other scenes' store lies in `folder`, the disk is
     too small, or the answers do not fit the masks.
     """
-    key = json.dumps([identity, scenes.digest, stride])
     height, width = scenes.shape
     shape = -(-height // stride), -(-width // stride)
-    digest = hashlib.sha256(key.encode()).hexdigest()
+    digest = identity_of(identity, scenes, stride)
     store = Store(folder, len(scenes), n_classes, shape, shard, digest)
     header = {"n": store.n, "n_classes": n_classes, "shape": shape, "shard": shard}
     header |= {"identity": digest, "network": name}
     found = _header(folder)
     if found is not None and found != json.loads(json.dumps(header)):
         raise ValueError(
-            f"{folder} holds the answers of another network, or on other images ({found}); "
-            f"expected {header}. Delete the folder, or take another one"
+            f"{folder} holds the answers of another network, or on other images: {found['n']} "
+            f"images, grid {found['shape']}, {found['identity'][:8]}…; expected {store.n}, "
+            f"{list(shape)}, {digest[:8]}…. Delete the folder, or take another one"
         )
     missing = [k for k, _ in store._shards() if not store._has(k)]
     rows = [row for k in missing for row in store._rows(k)]
@@ -185,6 +185,12 @@ def write(
             replace_file(path, lambda p, t=tensors: save_file(t, p, {"identity": digest}))
             bar.update(len(images))
     return store
+
+
+def identity_of(network: str, scenes: Scenes, stride: int = STRIDE) -> str:
+    """What a store of that network's (its SHA-256) answers on those scenes is known by."""
+    key = json.dumps([network, scenes.digest, stride])
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _answers(loader, query, stride, expected, name) -> Iterator[dict[str, Tensor]]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import ssl
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 import warnings
@@ -121,19 +123,25 @@ def launch(n: int, module: str, arguments: Sequence[str] = ()) -> list[str]:
 def run_processes(n: int, module: str, arguments: Sequence[str] = ()) -> int:
     """Run `module` in `n` processes, see `launch`; return torchrun's exit code.
 
-    Ctrl-C ends them all, which may take some seconds, and is raised again.
+    Ctrl-C ends them all, which may take some seconds, and is raised again; so does a SIGTERM.
     """
     agent = subprocess.Popen(launch(n, module, arguments))
+    main = threading.current_thread() is threading.main_thread()
+    if main:  # a scheduler's SIGTERM comes to this process alone; they would go on training
+        before = signal.signal(signal.SIGTERM, lambda *_: agent.terminate())
     try:
         return agent.wait()
     except KeyboardInterrupt:
         # torchrun got it, too, if a terminal sent it; killed, it would leave its processes training
         try:
-            agent.wait(timeout=30)
+            agent.wait(timeout=30 if sys.stdin and sys.stdin.isatty() else 2)
         except subprocess.TimeoutExpired:
             agent.terminate()
             agent.wait()
         raise
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

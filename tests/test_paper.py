@@ -136,7 +136,7 @@ def test_from_the_data_set_to_the_table(tmp_path, build, capsys, monkeypatch):
 
     # what the store says is what the network says
     of = paper.run_of(path, [f"cityscapes={root}"], None, None)
-    model, _ = of.network("victim-pspnet")
+    model, _ = victims.load_victim(*of.trained("victim-pspnet"))
     members, _ = of.scenes("victim-pspnet")
     image, mask = members[3]
     posterior = victims.posteriors(model, image[None])[..., ::8, ::8]
@@ -146,6 +146,27 @@ def test_from_the_data_set_to_the_table(tmp_path, build, capsys, monkeypatch):
     loss = representations.structured_loss_map(posterior.cpu(), mask[None, ::8, ::8])
     torch.testing.assert_close(shown.loss_maps[3:4].float(), loss, atol=1e-2, rtol=1e-2)
 
+    # another network's store, another recipe, other seeds: refused, not taken for this one's
+    stores = folder / "stores"
+    shutil.move(stores / "victim-pspnet", tmp_path / "kept")
+    shutil.copytree(stores / "shadow-pspnet", stores / "victim-pspnet")
+    assert command("paper", *told, "attack") == 1
+    assert "another network" in capsys.readouterr().err
+    shutil.rmtree(stores / "victim-pspnet")
+    shutil.move(tmp_path / "kept", stores / "victim-pspnet")
+    for change, said in (
+        ({"training": {**MINIATURE["training"], "epochs": 2}}, "{'epochs': 1}, the setting says"),
+        ({"seed": 7}, "were drawn with {'seed': 0"),
+        ({"attack": {**MINIATURE["attack"], "lr": 0.9}}, "'lr': 0.9"),
+        ({"counts": {"victim": [8, 8], "shadow": [8, 6]}}, "were drawn with"),
+        ({"victims": ["pspnet", "pspnet"]}, "named twice"),
+    ):
+        config(tmp_path, **change)
+        assert command("paper", *told, "attack") == 1, change
+        assert said in capsys.readouterr().err, change
+    config(tmp_path)
+    assert command("paper", *told, "attack") == 0
+
     # other lists than those it was trained on are refused
     lists = tmp_path / "lists"
     shutil.copytree(folder / "splits", lists)
@@ -154,8 +175,9 @@ def test_from_the_data_set_to_the_table(tmp_path, build, capsys, monkeypatch):
     text = one.read_text()
     one.write_text(two.read_text())
     two.write_text(text)
-    assert command("paper", *told, "posteriors", "--lists", lists) == 1
-    assert "other members" in capsys.readouterr().err
+    for step in ("posteriors", "attack"):
+        assert command("paper", *told, step, "--lists", lists) == 1
+        assert "other members" in capsys.readouterr().err
     one.write_text(text)
     assert command("paper", *told, "posteriors", "--lists", lists) == 1
     error = capsys.readouterr().err
