@@ -187,7 +187,8 @@ class Run:
         recipe = self.setting.recipe(name.split("-")[1])
         seed = self.setting.seed + self.setting.names.index(name)
         kept = recipe.model_dump(mode="json", exclude={"workers", "encoder_weights"})
-        return {**kept, "pretrained": recipe.encoder_weights is not None, "seed": seed}
+        kept |= {"pretrained": recipe.encoder_weights is not None, "seed": seed}
+        return kept | {"images": list(self.scenes(name)[0].shape)}
 
 
 def _check_made(path: Path, found: dict, expected: dict) -> None:

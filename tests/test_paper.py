@@ -158,6 +158,7 @@ def test_from_the_data_set_to_the_table(tmp_path, build, capsys, monkeypatch):
         ({"training": {**MINIATURE["training"], "epochs": 2}}, "{'epochs': 1}, the setting says"),
         ({"seed": 7}, "were drawn with {'seed': 0"),
         ({"attack": {**MINIATURE["attack"], "lr": 0.9}}, "'lr': 0.9"),
+        ({"sizes": {"cityscapes": [32, 64]}}, "{'images': [64, 128]}, the setting says"),
         ({"counts": {"victim": [8, 8], "shadow": [8, 6]}}, "were drawn with"),
         ({"victims": ["pspnet", "pspnet"]}, "named twice"),
     ):
