@@ -18,26 +18,10 @@ from segleak_utils.labels import (
     CONVERT,
     FOREIGN,
     MAPILLARY_SPLITS,
-    MAPILLARY_TABLE,
-    MAPILLARY_TRAIN_IDS,
     TRAIN_ID_TABLE,
-    convert_mapillary,
     converted,
-    to_train_ids,
 )
 from segleak_utils.synthstreets import CLASSES, PALETTE
-
-__all__ = [
-    "CITYSCAPES_TABLE",
-    "MAPILLARY_TABLE",
-    "MAPILLARY_TRAIN_IDS",
-    "TRAIN_ID_TABLE",
-    "bdd100k",
-    "cityscapes",
-    "convert_mapillary",
-    "mapillary",
-    "to_train_ids",
-]
 
 CITYSCAPES_TABLE = np.full(256, FOREIGN, np.uint8)  # labelIds -> train ids
 for _class in Cityscapes.classes:
@@ -110,8 +94,8 @@ def mapillary(
 ) -> data.Scenes:
     """Mapillary Vistas v1.2, `SPLIT/images/ID.jpg` with converted `SPLIT/cityscapes_labels/ID.png`.
 
-    `convert_mapillary` makes the labels. The images differ in size, so `size` = (H, W) is needed.
-    Ids are `mapillary/SPLIT/ID`, sorted within each split. Raises as `cityscapes` does.
+    `labels.convert_mapillary` makes the labels. The images differ in size, so `size` = (H, W) is
+    needed. Ids are `mapillary/SPLIT/ID`, sorted within each split. Raises as `cityscapes` does.
     """
     root, pairs = Path(root), {}
     if size is None:

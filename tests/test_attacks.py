@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -632,3 +634,44 @@ def test_mixed_precision_moves_scores_little_and_makes_no_ties():
     )
     assert np.corrcoef(exact.flatten(), mixed.flatten())[0, 1] > 0.99
     assert len(mixed.unique()) == mixed.numel()
+
+
+# ---- an interrupted training ---------------------------------------------------------------------
+
+
+def shadow_of_noise(seed: int) -> Outputs:
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.randint(0, C, (24, 32, 40), generator=generator, dtype=torch.uint8)
+    loss = torch.rand(24, 1, 32, 40, generator=generator)
+    return Outputs(loss.half(), masks, np.arange(24) < 12, C)
+
+
+def test_an_interrupted_training_ends_in_the_weights_of_an_uninterrupted_one(tmp_path, monkeypatch):
+    recipe = AttackRecipe(patch=16, epochs=4, batch=6, width=4, select_share=0.2)
+    shadows, path = [shadow_of_noise(0), shadow_of_noise(1)], tmp_path / "attacker.pt"
+    train = partial(train_attacker, recipe, shadows, seed=3, progress=None)
+    whole, history, aside = train()
+
+    one_epoch, seen = attacks._one_epoch, []
+
+    def stopped(*arguments):
+        seen.append(1)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return one_epoch(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(attacks, "_one_epoch", stopped)
+        train(checkpoint=path)
+    monkeypatch.setattr(attacks, "_one_epoch", lambda *a: seen.append(1) or one_epoch(*a))
+    net, resumed, kept = train(checkpoint=path)
+    assert len(seen) == 3 + 2  # two whole epochs were not done again
+    assert resumed == history
+    weights = (of.state_dict().values() for of in (net, whole))
+    assert all(torch.equal(p, q) for p, q in zip(*weights, strict=True))
+    assert all(np.array_equal(p, q) for p, q in zip(kept, aside, strict=True))
+    other, _, _ = train_attacker(recipe, shadows, seed=4, progress=None, checkpoint=path)
+    assert not torch.equal(other.head.weight, whole.head.weight)  # another seed's is not taken up
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match="cannot be read"):
+        train(checkpoint=path)

@@ -26,8 +26,21 @@ from trees import (
 )
 
 from segleak_utils import datasets, imagefiles
-from segleak_utils.datasets import bdd100k, cityscapes, convert_mapillary, mapillary, to_train_ids
-from segleak_utils.labels import FOREIGN
+from segleak_utils.datasets import bdd100k, cityscapes, mapillary
+from segleak_utils.labels import (
+    FOREIGN,
+    MAPILLARY_TABLE,
+    MAPILLARY_TRAIN_IDS,
+    TRAIN_ID_TABLE,
+    convert_mapillary,
+    to_train_ids,
+)
+
+TABLES = {
+    "TRAIN_ID": TRAIN_ID_TABLE,
+    "CITYSCAPES": datasets.CITYSCAPES_TABLE,
+    "MAPILLARY": MAPILLARY_TABLE,
+}
 
 # ---------------------------------------------------------------------------------------- tables
 
@@ -35,7 +48,7 @@ from segleak_utils.labels import FOREIGN
 def test_the_tables_are_those_of_the_data_sets():
     for table, ids, known in (
         (datasets.CITYSCAPES_TABLE, [(i,) for i in CITYSCAPES_IDS], 34),
-        (datasets.MAPILLARY_TABLE, MAPILLARY_IDS, 66),
+        (MAPILLARY_TABLE, MAPILLARY_IDS, 66),
     ):
         expected = np.full(256, FOREIGN)
         expected[:known] = 255
@@ -43,7 +56,7 @@ def test_the_tables_are_those_of_the_data_sets():
             expected[list(stored)] = train_id
         assert table.dtype == np.uint8 and np.array_equal(table, expected)
         assert not table.flags.writeable
-    assert datasets.MAPILLARY_TRAIN_IDS == MAPILLARY_IDS
+    assert MAPILLARY_TRAIN_IDS == MAPILLARY_IDS
 
 
 def test_to_train_ids_is_the_loop_over_classes():
@@ -52,7 +65,7 @@ def test_to_train_ids_is_the_loop_over_classes():
     for train_id, ids in enumerate(MAPILLARY_IDS):
         for i in ids:
             expected[labels == i] = train_id
-    found = to_train_ids(labels, datasets.MAPILLARY_TABLE)
+    found = to_train_ids(labels, MAPILLARY_TABLE)
     assert found.dtype == np.uint8 and np.array_equal(found, expected)
 
 
@@ -72,7 +85,7 @@ def test_to_train_ids_is_the_loop_over_classes():
 )
 def test_foreign_ids_are_errors_that_guess_whose_they_are(table, labels, message):
     with pytest.raises(ValueError, match=message):
-        to_train_ids(np.array(labels, np.uint8), getattr(datasets, f"{table}_TABLE"))
+        to_train_ids(np.array(labels, np.uint8), TABLES[table])
 
 
 def test_labels_of_another_type_are_refused():
