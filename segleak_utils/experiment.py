@@ -51,6 +51,8 @@ CITY = "harbour"
 SHADOW_CITY = {"dependent": CITY, "independent": "oldtown"}
 VICTIM_SEEDS = (0, 1)
 SHADOW_SEEDS = (0, 1)
+# Further networks of the city for notebook 06, and the seed of each one's training.
+FURTHER = {"victim-2": 11, "victim-3": 12, **{f"shadow-dependent-{k}": 20 + k for k in range(2, 8)}}
 
 # The paper draws 90x90 patches from the 128x256 grid and averages over 6 of them by default.
 PATCH, N_PATCHES = 90, 6
@@ -71,7 +73,8 @@ class Plan:
     """Everything the default experiment is made of; tests run a miniature of it.
 
     `weights` is where networks and attackers are looked for and stored, `data_root` where scenes
-    are cached, `build` where everything else goes. With `examples`, the paper's folder, the victims
+    are cached, `build` where everything else goes. `further`: those of `FURTHER` that are shipped,
+    as int8. With `examples`, the paper's folder, the victims
     are the recorded ones; `attackers` is a folder of published ones, to be scored beside ours.
     """
 
@@ -79,6 +82,7 @@ class Plan:
     recipe: Recipe = field(default_factory=Recipe)
     attack: AttackRecipe = field(default_factory=AttackRecipe)
     shadow_seeds: tuple[int, ...] = SHADOW_SEEDS
+    further: tuple[str, ...] = tuple(name for name in FURTHER if name != "victim-3")
     weights: Path = WEIGHTS
     data_root: Path = ROOT / "data"
     examples: Path | None = None
@@ -197,8 +201,9 @@ def network_names(plan: Plan) -> list[str]:
 
 def roles(plan: Plan, name: str) -> tuple[Scenes, Scenes, Scenes]:
     """Members, non-members and held-out scenes of a network of that name."""
-    if name not in network_names(plan):
-        raise ValueError(f"unknown network {name!r}; known: {', '.join(network_names(plan))}")
+    known = [*network_names(plan), *FURTHER]
+    if name not in known:
+        raise ValueError(f"unknown network {name!r}; known: {', '.join(known)}")
     kind, *setting, seed = name.split("-")
     if kind == "victim":
         whole = split(plan, "dependent", victim_seed=int(seed))
@@ -216,6 +221,8 @@ def network(plan: Plan, name: str) -> Network:
         return recorded(plan, RECORDED[name])
     scenes = roles(plan, name)
     # Each network has a seed of its own: victim and shadow must not start from one point.
+    if name in FURTHER:
+        return load_or_train(plan, name, *scenes, seed=FURTHER[name], dtype=torch.int8)
     return load_or_train(plan, name, *scenes, seed=1 + network_names(plan).index(name))
 
 
@@ -247,11 +254,18 @@ def note(plan: Plan) -> str:
 
 
 def load_or_train(
-    plan: Plan, name: str, members: Scenes, nonmembers: Scenes, held_out: Scenes, *, seed: int
+    plan: Plan,
+    name: str,
+    members: Scenes,
+    nonmembers: Scenes,
+    held_out: Scenes,
+    *,
+    seed: int,
+    dtype: torch.dtype = torch.float16,
 ) -> Network:
     """The network of that name in `plan.weights`, trained on `members` if it is not there yet."""
     if shipped(plan, name) is None:
-        _train_network(plan, name, members, nonmembers, held_out, seed)
+        _train_network(plan, name, members, nonmembers, held_out, seed, dtype)
     entry = manifest(plan.weights)[name]
     if entry.get("members_digest") != members.digest:
         raise ValueError(
@@ -269,7 +283,7 @@ def load_or_train(
     return Network(name, model, meta, entry["sha256"], members, nonmembers)
 
 
-def _train_network(plan, name, members, nonmembers, held_out, seed) -> None:
+def _train_network(plan, name, members, nonmembers, held_out, seed, dtype) -> None:
     checkpoint = plan.build / "checkpoints" / f"{name}-{members.digest[:8]}.pt"
     started = time.monotonic()
     model, history = victims.train_victim(
@@ -296,7 +310,7 @@ def _train_network(plan, name, members, nonmembers, held_out, seed) -> None:
             "seconds": round(time.monotonic() - started),
         },
     }
-    ship(plan, name, model, meta)
+    ship(plan, name, model, meta, dtype)
     checkpoint.unlink(missing_ok=True)
 
 
@@ -327,18 +341,22 @@ def cached(plan: Plan, key_parts: tuple, compute: Callable[[], dict[str, np.ndar
 
 
 def loss_outputs(plan: Plan, of: Network) -> Outputs:
-    """Loss maps of a network on its members and non-members; cached (100 kB an image)."""
+    """Loss maps of a network on its members and non-members; cached (100 kB an image).
 
+    Each group for itself: networks may have their non-members in common.
+    """
+    kept = [_loss_maps(plan, of, scenes) for scenes in (of.members, of.nonmembers)]
+    loss, masks = (torch.cat([torch.from_numpy(k[key]) for k in kept]) for key in ("loss", "masks"))
+    return Outputs(loss, masks, np.arange(len(masks)) < len(of.members), of.members.n_classes)
+
+
+def _loss_maps(plan: Plan, of: Network, scenes: Scenes) -> dict[str, np.ndarray]:
     def compute() -> dict[str, np.ndarray]:
         told = of.name if plan.progress else None
-        shown = attacks.outputs(of.model, of.members, of.nonmembers, progress=told)
+        shown = attacks.outputs(of.model, scenes, scenes.subset(range(0)), progress=told)
         return {"loss": shown.loss_maps.numpy(), "masks": shown.masks.numpy()}
 
-    key = ("outputs", of.sha256, of.members.digest, of.nonmembers.digest)
-    kept = cached(plan, key, compute)
-    member = np.arange(len(kept["masks"])) < len(of.members)
-    loss, masks = torch.from_numpy(kept["loss"]), torch.from_numpy(kept["masks"])
-    return Outputs(loss, masks, member, of.members.n_classes)
+    return cached(plan, ("loss maps", of.sha256, scenes.digest), compute)
 
 
 # ---------------------------------------------------------------------------------- attackers

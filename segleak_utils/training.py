@@ -53,7 +53,8 @@ def train_weights(
         for begun in ("checkpoints", "training"):
             shutil.rmtree(plan.build / begun, ignore_errors=True)
     forget(plan, names)
-    missing = [name for name in network_names(plan) if shipped(plan, name) is None]
+    wanted = [*network_names(plan), *plan.further]
+    missing = [name for name in wanted if shipped(plan, name) is None]
     for name in missing:
         roles(plan, name)  # draws the scenes here, before two workers want the same ones
     _side_by_side(plan, _network_apart, missing)

@@ -422,19 +422,50 @@ def save_weights(
 ) -> str:
     """Write the weights as safetensors with `meta` in the header; return the SHA-256.
 
-    Of a network that shares most weights with another, the tensors of its own are enough.
+    Of a network that shares most weights with another, the tensors of its own are enough. int8 is
+    half of float16: kernels in 255 steps, a scale for each output channel; the rest is float16.
     Raises ValueError for weights that are not finite in `dtype`.
     """
-    tensors = {
-        name: (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
-        for name, value in (model.state_dict() if isinstance(model, nn.Module) else model).items()
-    }
+    tensors = dict(model.state_dict() if isinstance(model, nn.Module) else model)
+    whole = torch.float16 if dtype == torch.int8 else dtype
     for name, value in tensors.items():
-        if not torch.isfinite(value).all():
-            raise ValueError(f"{name} holds values that are not finite in {dtype} (too large?)")
+        if value.is_floating_point() and not torch.isfinite(value.to(whole)).all():
+            raise ValueError(f"{name} holds values that are not finite in {whole} (too large?)")
+    if dtype == torch.int8:
+        tensors = _in_steps(tensors)
+    tensors = {
+        name: (value.to(whole) if value.is_floating_point() else value).cpu().contiguous()
+        for name, value in tensors.items()
+    }
     header = {"meta": json.dumps(meta, sort_keys=True)}
     replace_file(path, lambda part: save_file(tensors, part, header))
     return sha256(path)
+
+
+_SCALE = ".int8_scale"
+
+
+def _in_steps(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Kernels as int8, and beside each the size of a step for each output channel."""
+    out = {}
+    for name, value in tensors.items():
+        if value.is_floating_point() and value.ndim > 1:
+            # the step as it will be read, or the weights would be off by its rounding
+            step = (value.flatten(1).abs().amax(1) / 127).clamp_min(1e-6).half().float()
+            out[name + _SCALE] = step
+            value = (value / step.view(-1, *[1] * (value.ndim - 1))).round().clamp(-127, 127).char()
+        out[name] = value
+    return out
+
+
+def _from_steps(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The opposite of `_in_steps`, float32."""
+    out = {name: value for name, value in tensors.items() if not name.endswith(_SCALE)}
+    for name in tensors.keys() - out.keys():
+        of = name.removesuffix(_SCALE)
+        step = tensors[name].float()
+        out[of] = out[of].float() * step.view(-1, *[1] * (out[of].ndim - 1))
+    return out
 
 
 def sha256(path: Path) -> str:
@@ -463,13 +494,13 @@ def read_weights(path: Path, expected: str | None = None) -> tuple[dict[str, Ten
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    return state, meta
+    return _from_steps(state), meta
 
 
 def load_victim(path: Path, expected: str | None = None) -> tuple[nn.Module, dict]:
     """A victim in eval mode and its meta, built from the recipe stored in the file.
 
-    A callable on images already; float16 on disk, float32 in memory.
+    A callable on images already; float16 or int8 on disk, float32 in memory.
     """
     state, meta = read_weights(path, expected)
     if "recipe" not in meta:

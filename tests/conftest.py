@@ -23,7 +23,8 @@ def camvid_root() -> Path:
 @pytest.fixture(scope="session")
 def build(tmp_path_factory) -> Path:
     """A build folder with all notebooks executed; SEGLEAK_EXECUTED names one that is there."""
-    wanted = {*experiment.network_names(experiment.Plan())}
+    plan = experiment.Plan()
+    wanted = {*experiment.network_names(plan), *plan.further}
     wanted |= {
         f"attack-{setting}-{experiment.slug(r)}"
         for setting in experiment.SETTINGS

@@ -501,6 +501,28 @@ def test_weights_too_large_for_half_precision_are_refused(tmp_path):
         save_weights(net, tmp_path / "net.safetensors", {})
 
 
+def test_int8_keeps_each_weight_within_half_a_step(trained, tmp_path):
+    path = tmp_path / "net.safetensors"
+    digest = save_weights(trained[0], path, {"recipe": SMALL.model_dump()}, torch.int8)
+    state, _ = victims.read_weights(path, digest)
+    whole = trained[0].state_dict()
+    assert state.keys() == whole.keys()
+    for name, value in whole.items():
+        if value.ndim > 1:
+            step = value.flatten(1).abs().amax(1) / 127
+            error = (state[name] - value).flatten(1).abs().amax(1)
+            assert (error <= 0.51 * step + 1e-6).all(), name
+        else:
+            torch.testing.assert_close(state[name], value, rtol=1e-3, atol=1e-4)
+    half = tmp_path / "half.safetensors"
+    save_weights(trained[0], half, {"recipe": SMALL.model_dump()})
+    assert path.stat().st_size < 0.75 * half.stat().st_size
+    again, _ = victims.load_victim(path, digest)
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    a, b = (victims.posteriors(net, images) for net in (trained[0], again))
+    assert (a - b).abs().max() < 0.1
+
+
 def test_another_file_than_the_manifests_is_refused(stored):
     path, digest = stored
     with pytest.raises(ValueError, match=r"victim\.safetensors is not the file the manifest names"):
