@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -28,6 +28,7 @@ from tqdm.std import tqdm
 from segleak_utils import representations
 from segleak_utils.data import Scenes
 from segleak_utils.patchnets import (
+    CALIBRATED,
     REPRESENTATIONS,
     PatchNet,
     Representation,
@@ -65,7 +66,8 @@ class Outputs:
 
     loss_maps: float16 [N,1,H,W]; masks: uint8 [N,H,W]; member: bool [N], whether the network was
     trained on the scene; posteriors: float16 [N,C,H,W] or None where only the loss was kept;
-    those of a `store` stay on disk until some are asked for.
+    those of a `store` stay on disk until some are asked for. references: float16 [N,1,H,W], the
+    mean loss maps of networks that never saw the images, or None where nobody asked one.
     """
 
     loss_maps: Tensor
@@ -73,6 +75,7 @@ class Outputs:
     member: np.ndarray
     n_classes: int
     posteriors: Tensor | Posteriors | None = None
+    references: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -81,15 +84,27 @@ class Outputs:
         """The outputs on the images at `indices`, int or bool."""
         chosen = torch.arange(len(self))[torch.from_numpy(np.asarray(indices))]
         kept = None if self.posteriors is None else self.posteriors.index_select(0, chosen)
-        loss_maps, masks = self.loss_maps[chosen], self.masks[chosen]
-        return Outputs(loss_maps, masks, self.member[indices], self.n_classes, kept)
+        theirs = None if self.references is None else self.references[chosen]
+        return replace(
+            self,
+            loss_maps=self.loss_maps[chosen],
+            masks=self.masks[chosen],
+            member=self.member[indices],
+            posteriors=kept,
+            references=theirs,
+        )
 
     def cut(self, corners: Tensor, patch: int) -> Outputs:
         """One square patch of each image; corners: int64 [N,1,2]."""
-        loss_maps = crop(self.loss_maps, corners, patch)
-        masks = crop(self.masks[:, None], corners, patch)[:, 0]
         kept = None if self.posteriors is None else crop(self.posteriors[:], corners, patch)
-        return Outputs(loss_maps, masks, self.member, self.n_classes, kept)
+        theirs = None if self.references is None else crop(self.references, corners, patch)
+        return replace(
+            self,
+            loss_maps=crop(self.loss_maps, corners, patch),
+            masks=crop(self.masks[:, None], corners, patch)[:, 0],
+            posteriors=kept,
+            references=theirs,
+        )
 
     def maps(self, representation: Representation, indices: Tensor | slice) -> Tensor:
         """The representation float32 [B,K,H,W] of the images at `indices`."""
@@ -104,8 +119,14 @@ class Outputs:
         loss_maps = self.loss_maps[indices].float()
         if representation == "loss map":
             return loss_maps
+        label = representations.one_hot(masks, self.n_classes)
         if representation == "loss map + label":
-            return torch.cat([loss_maps, representations.one_hot(masks, self.n_classes)], 1)
+            return torch.cat([loss_maps, label], 1)
+        if representation == CALIBRATED:
+            if self.references is None:
+                raise ValueError("no reference was asked about these images: see `calibration`")
+            calibrated = loss_maps - self.references[indices].float()
+            return torch.cat([loss_maps, calibrated, label], 1)
         raise ValueError(f"unknown representation {representation!r}; known: {REPRESENTATIONS}")
 
 

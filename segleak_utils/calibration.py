@@ -45,10 +45,21 @@ def calibrated_features(shown: Outputs, reference: Outputs) -> np.ndarray:
     ValueError where the two are not about the same masks.
     """
     _check_alike(shown, reference)
-    own, theirs = (attacks.class_features(of) for of in (shown, reference))
-    n = shown.n_classes
-    differences = own[:, : 2 * n] - theirs[:, : 2 * n]
-    return np.hstack([differences, own[:, 2 * n :], own[:, : 2 * n]])
+    return beside(*(attacks.class_features(of) for of in (shown, reference)))
+
+
+def beside(own: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """`calibrated_features` from the two's `attacks.class_features` [N,3C].
+
+    ValueError for other shapes, or shares of the classes that are not the same in both.
+    """
+    if own.shape != theirs.shape or own.ndim != 2 or own.shape[1] % 3:
+        raise ValueError(f"features are {own.shape} and {theirs.shape}; expected both [N,3C]")
+    loss, shares = np.split(own, [own.shape[1] // 3 * 2], axis=1)
+    theirs, other = np.split(theirs, [own.shape[1] // 3 * 2], axis=1)
+    if not np.allclose(shares, other, atol=1e-6):
+        raise ValueError("victim and reference were asked about different images: shares differ")
+    return np.hstack([loss - theirs, shares, loss])
 
 
 def difference_scores(shown: Outputs, references: list[Outputs]) -> np.ndarray:
@@ -59,12 +70,12 @@ def difference_scores(shown: Outputs, references: list[Outputs]) -> np.ndarray:
     return np.mean(losses[1:], 0) - losses[0]
 
 
-def confidence(shown: Outputs) -> np.ndarray:
-    """Logit of the geometric mean of the true classes' probabilities, float64 [N].
+def confidence(loss: np.ndarray) -> np.ndarray:
+    """Logit of the geometric mean of the true classes' probabilities, of global losses: float64.
 
-    LiRA's log(p / (1 - p)), with p = exp(-global loss).
+    LiRA's log(p / (1 - p)), with p = exp(-loss).
     """
-    loss = -attacks.global_loss_scores(shown).astype(np.float64)
+    loss = np.asarray(loss, np.float64)
     return -loss - np.log(-np.expm1(-np.maximum(loss, 1e-12)))
 
 
@@ -102,6 +113,19 @@ def lira_online(
     return ratio
 
 
+def likelihood_ratio(target: np.ndarray, out: np.ndarray, *, a: float = 1.0) -> np.ndarray:
+    """RMIA's Pr(image | victim) / Pr(image), as a logarithm: float64 [N].
+
+    Log-probabilities (minus global losses): target [N], and out [K,N] of the references. Theirs are
+    brought from "not trained on it" to "in or out" by `a` (offline RMIA: ((1 + a) p_out + 1 - a) /
+    2; 1 leaves them as they are). ValueError for other shapes, or an `a` outside 0..1.
+    """
+    if not 0 <= a <= 1:
+        raise ValueError(f"a is {a}: expected 0..1")
+    target, out = _confidences(target, out)
+    return target - np.log(((1 + a) * np.exp(out).mean(0) + 1 - a) / 2)
+
+
 def rmia(
     target: np.ndarray,
     out: np.ndarray,
@@ -111,22 +135,18 @@ def rmia(
     gamma: float = 1.0,
     a: float = 1.0,
 ) -> np.ndarray:
-    """Share of a population that the image's likelihood ratio beats by `gamma`: float64 [N].
+    """Share of a population that the image's `likelihood_ratio` beats by `gamma`: float64 [N].
 
-    Log-probabilities (minus global losses): target [N] and out [K,N] of the images, and the same of
-    a population of M other images that the victim was not trained on. The reference probability of
-    an image is that of the references, brought to "in or out" by `a` (offline RMIA:
-    ((1 + a) p_out + 1 - a) / 2; 1 leaves it as it is). ValueError for other shapes or ranges.
+    The log-probabilities of N images, and those of M others that the victim was not trained on.
+    The images come in the order of their ratios, whatever the population; a small one has many
+    share a place. ValueError for other shapes or ranges.
     """
-    if gamma <= 0 or not 0 <= a <= 1:
-        raise ValueError(f"gamma {gamma}, a {a}: expected gamma > 0 and a in 0..1")
-    ratios = []
-    for own, references in ((target, out), (target_population, out_population)):
-        own, references = _confidences(own, references)
-        theirs = np.exp(references).mean(0)
-        ratios.append(own - np.log(((1 + a) * theirs + 1 - a) / 2))
-    beaten = np.searchsorted(np.sort(ratios[1]), ratios[0] - np.log(gamma), side="right")
-    return beaten / len(ratios[1])
+    if gamma <= 0:
+        raise ValueError(f"gamma is {gamma}: expected more than 0")
+    own = likelihood_ratio(target, out, a=a)
+    others = likelihood_ratio(target_population, out_population, a=a)
+    beaten = np.searchsorted(np.sort(others), own - np.log(gamma), side="right")
+    return beaten / len(others)
 
 
 def _deviation(out: np.ndarray, fixed: bool) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from segleak_utils import experiment, frontier, results, splits
+from segleak_utils import beyond, difficulty, experiment, frontier, results, splits
 from segleak_utils.attacks import AttackRecipe
 from segleak_utils.data import Scenes, camvid
 from segleak_utils.experiment import SETTINGS, Network, Plan, Sizes
@@ -82,6 +82,24 @@ def camvid_experiment(root: Path, preset: str = "full", plan: Plan | None = None
     print(results.table(out))
     results.record(out)
     return out
+
+
+def camvid_beyond(root: Path, preset: str = "full", plan: Plan | None = None) -> list[beyond.Line]:
+    """Every attack there is, in both settings, with one network of the attacker's.
+
+    The shadow is the victim's reference, and the victim the shadow's. Writes
+    ``build/contest-camvid.csv``, and prints and returns its lines.
+    """
+    plan = plan or plan_of(preset)
+    scenes = camvid(root, size=SIZE)
+    found: list[beyond.Line] = []
+    for setting in SETTINGS:
+        victim, shadow = networks(plan, scenes, setting)
+        of = beyond.contest(plan, setting, victim, [shadow])
+        found += beyond.lines(of, [shadow], of[difficulty.CALIBRATED].scores)
+    print(beyond.table(found))
+    beyond.write(found, plan.build / "contest-camvid.csv")
+    return found
 
 
 def camvid_defenses(

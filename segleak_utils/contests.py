@@ -53,6 +53,24 @@ def patch_attack(representation: Representation) -> str:
     return f"patches, {representation}"
 
 
+def learned(
+    name: str, seen: str, of_victim: np.ndarray, of_shadows: np.ndarray, member: np.ndarray
+) -> Attack:
+    """A logistic regression on features [N,K] of the shadows' images, asked about the victim's."""
+    model = attacks.logistic_attack(of_shadows, member)
+    # out of fold: scores of images the model was fitted on would put the threshold too high
+    own = cross_val_predict(model, of_shadows, member, cv=5, method="decision_function")
+    scores = model.decision_function(of_victim)
+    return Attack(name, seen, scores, metrics.best_threshold(own, member))
+
+
+def blind(of_victim: np.ndarray, of_shadows: list[np.ndarray], member: np.ndarray) -> Attack:
+    """The blind baseline, from `attacks.blind_features` of the victim's images and each shadow's;
+    member: bool, of the shadows' images."""
+    rows = np.concatenate(of_shadows)
+    return learned(BLIND, "images and masks only", of_victim, rows, member)
+
+
 def bars_of(
     name: str, setting: str, shown: Outputs, shadows: list[Outputs], looks: list[np.ndarray]
 ) -> Contest:
@@ -61,19 +79,14 @@ def bars_of(
     looks: `attacks.blind_features` of the victim's images, then of each shadow's.
     """
     member = np.concatenate([o.member for o in shadows])
-    found = []
-    blind = looks[0], np.concatenate(looks[1:])
     classes = (
         attacks.class_features(shown),
         np.concatenate([attacks.class_features(o) for o in shadows]),
     )
-    for attack, (of_victim, of_shadow) in ((BLIND, blind), (LOGISTIC, classes)):
-        model = attacks.logistic_attack(of_shadow, member)
-        # out of fold: scores of images the model was fitted on would put the threshold too high
-        own = cross_val_predict(model, of_shadow, member, cv=5, method="decision_function")
-        scores = model.decision_function(of_victim)
-        seen = "images and masks only" if attack == BLIND else "class losses + shares"
-        found.append(Attack(attack, seen, scores, metrics.best_threshold(own, member)))
+    found = [
+        blind(looks[0], looks[1:], member),
+        learned(LOGISTIC, "class losses + shares", *classes, member),
+    ]
     own = np.concatenate([attacks.global_loss_scores(o) for o in shadows])
     scores = attacks.global_loss_scores(shown).astype(np.float64)
     threshold = metrics.best_threshold(own, member)

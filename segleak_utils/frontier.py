@@ -18,7 +18,16 @@ import torch
 from sklearn.model_selection import cross_val_predict
 from torch import Tensor
 
-from segleak_utils import attacks, experiment, metrics, protected, representations, results, victims
+from segleak_utils import (
+    attacks,
+    contests,
+    experiment,
+    metrics,
+    protected,
+    representations,
+    results,
+    victims,
+)
 from segleak_utils.attacks import LinearAttack, Outputs
 from segleak_utils.data import VOID, Scenes
 from segleak_utils.defenses import Release, mc_dropout
@@ -416,14 +425,11 @@ class _Watcher:
 def _blind(scenario: Scenario, victim: Network) -> Attack:
     """The blind baseline of a victim's scenes; it learns on the plain shadows' scenes."""
     plan = scenario.plan
-    learned = scenario.shadow_scenes()
-    features = np.concatenate([experiment.blind_features(plan, *pair) for pair in learned])
-    member = np.concatenate([np.arange(len(m) + len(n)) < len(m) for m, n in learned])
-    model = attacks.logistic_attack(features, member)
-    own = cross_val_predict(model, features, member, cv=5, method="decision_function")
+    shadows = scenario.shadow_scenes()
+    looks = [experiment.blind_features(plan, *pair) for pair in shadows]
+    member = np.concatenate([np.arange(len(m) + len(n)) < len(m) for m, n in shadows])
     of_victim = experiment.blind_features(plan, victim.members, victim.nonmembers)
-    threshold = metrics.best_threshold(own, member)
-    return Attack(BLIND, "images and masks only", model.decision_function(of_victim), threshold)
+    return contests.blind(of_victim, looks, member)
 
 
 def _measured(scenario, victim, service, both, arrays, blind, n_priced) -> Measured:

@@ -13,15 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Representation = Literal["loss map", "loss map + label", "concatenation"]
+Representation = Literal["loss map", "loss map + label", "concatenation", "calibrated loss map"]
+# Those that need the victim alone; the calibrated one also needs references.
 REPRESENTATIONS: tuple[Representation, ...] = ("loss map", "loss map + label", "concatenation")
+CALIBRATED: Representation = "calibrated loss map"
 
 
 def channels(representation: Representation, n_classes: int) -> int:
     """Number of channels K of a representation."""
     counts = {"loss map": 1, "loss map + label": 1 + n_classes, "concatenation": 2 * n_classes}
+    counts[CALIBRATED] = 2 + n_classes
     if representation not in counts:
-        raise ValueError(f"unknown representation {representation!r}; known: {REPRESENTATIONS}")
+        raise ValueError(f"unknown representation {representation!r}; known: {', '.join(counts)}")
     return counts[representation]
 
 
@@ -37,7 +40,7 @@ class PatchNet(nn.Module):
         super().__init__()
         self.representation, self.n_classes, self.width = representation, n_classes, width
         self.channels = channels(representation, n_classes)
-        n_seen = 3 if representation != "concatenation" else n_classes + 3
+        n_seen = {"concatenation": n_classes + 3, CALIBRATED: 6}.get(representation, 3)
         n_gate = 1 if representation == "loss map" else n_classes + 1
         self.see = nn.Conv2d(n_seen, width, 1)
         self.gate = nn.Conv2d(n_gate, width, 1)
@@ -62,6 +65,14 @@ class PatchNet(nn.Module):
             true = (posterior * label).sum(1, keepdim=True)
             loss = -true.clamp_min(1e-8).log() * label.amax(1, keepdim=True)
             seen = [posterior]
+        elif self.representation == CALIBRATED:
+            loss, calibrated, label = maps.split([1, 1, self.n_classes], 1)
+            theirs = (loss - calibrated).relu()
+            seen = [
+                calibrated / 2,
+                loss.log1p() - theirs.log1p(),
+                (calibrated.abs() - 2).relu() / 4,
+            ]
         else:
             loss, label = maps[:, :1], maps[:, 1:]
             seen = []

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt
 
 from segleak_utils.synthstreets import VOID  # 255
@@ -172,6 +173,20 @@ def boundary_distance(mask: torch.Tensor) -> torch.Tensor:
     edge[:, :-1] |= down
     found = [distance_transform_edt(~e) if e.any() else np.full(e.shape, np.inf) for e in edge]
     return torch.from_numpy(np.stack(found)).float()
+
+
+def near_boundary(mask: torch.Tensor, within: int = 2) -> torch.Tensor:
+    """Whether another class lies within so many rows and columns of a pixel: bool [N,H,W].
+
+    Void is no class: it makes no boundary, and is never near one.
+    Raises ValueError for a mask that is not integer [N, H, W].
+    """
+    _check_mask_shape(mask)
+    labels, labelled = mask.float()[:, None], (mask != VOID)[:, None]
+    around = {"kernel_size": 2 * within + 1, "stride": 1, "padding": within}
+    highest = F.max_pool2d(labels.masked_fill(~labelled, -1), **around)
+    lowest = -F.max_pool2d(-labels, **around)  # void, 255, is above all classes
+    return ((highest != lowest) & labelled)[:, 0]
 
 
 def dice(posterior: torch.Tensor, mask: torch.Tensor, *, check: bool = True) -> torch.Tensor:

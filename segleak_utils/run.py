@@ -6,6 +6,7 @@
     python3 -m segleak_utils.run weights    retrain what is shipped in weights/
     python3 -m segleak_utils.run camvid --root DIR
     python3 -m segleak_utils.run defenses [--camvid DIR]
+    python3 -m segleak_utils.run beyond [--camvid DIR] | audit | growth
     python3 -m segleak_utils.run paper CONFIG STEP --root NAME=DIR    see docs/reproduce.md
 
 Only the standard library is imported at module level, and the syntax is kept old, so that a bare
@@ -244,7 +245,16 @@ def parser() -> argparse.ArgumentParser:
     defenses = commands.add_parser("defenses", help="every defence, both attackers, and its price")
     defenses.add_argument("--camvid", type=Path, metavar="DIR", help="on CamVid instead")
     defenses.add_argument("--nonmembers", type=int, default=1000, metavar="N", help="(1000)")
-    commands.add_parser("beyond", help="all attacks, and those that know how hard an image is")
+    beyond = commands.add_parser("beyond", help="the contest of all attacks on all victims")
+    beyond.add_argument("--camvid", type=Path, metavar="DIR", help="on CamVid instead")
+    beyond.add_argument("--choices", action="store_true", help="what was chosen on shadows instead")
+    audit = commands.add_parser("audit", help="what DP-SGD promised, and what attacks can show")
+    audit.add_argument("--canaries", action="store_true", help="trains with canaries, too")
+    growth = commands.add_parser(
+        "growth", help="leakage against members, epochs, augmentation, size"
+    )
+    growth.add_argument("--jobs", type=_at_least(1), metavar="N", help="processes (one a core)")
+    growth.add_argument("--cluster", metavar="ADDRESS", help="a Dask scheduler's, instead")
     camvid = commands.add_parser("camvid", help="run the same chain on a CamVid folder")
     camvid.add_argument("--root", type=Path, required=True, metavar="DIR")
     # SUPPRESS: do not overwrite a --preset given before
@@ -354,14 +364,14 @@ def dispatch(options: argparse.Namespace) -> int:
         command.append(f"--ServerApp.root_dir={options.notebooks}")
         kernels = execution.kernel_environment(options.build)
         return relay([*command, *options.rest], env={**child_environment(), **kernels})
-    if options.command in ("weights", "camvid", "defenses", "beyond"):
-        from segleak_utils import beyond, camvid, experiment, frontier, training
+    if options.command in ("beyond", "audit", "growth"):
+        return beyond_the_paper(options)
+    if options.command in ("weights", "camvid", "defenses"):
+        from segleak_utils import camvid, experiment, frontier, training
 
         try:
             if options.command == "weights":
                 training.train_weights(options.names, force=options.force)
-            elif options.command == "beyond":
-                beyond.beyond(experiment.plan_of(options.preset or "quick"))
             elif options.command == "camvid":
                 camvid.camvid_experiment(options.root, preset=options.preset or "full")
             elif options.camvid:
@@ -378,6 +388,28 @@ def dispatch(options: argparse.Namespace) -> int:
     if options.command in ("labels", "encoder", "examples", "paper"):
         return reproduce(options)
     return notebooks(options)
+
+
+def beyond_the_paper(options: argparse.Namespace) -> int:
+    """Run one of the commands behind notebook 06; return its exit code."""
+    from segleak_utils import beyond, camvid, dpaudit, experiment, growth
+
+    try:
+        plan = experiment.plan_of(options.preset or "quick")
+        if options.command == "audit":
+            dpaudit.audit(plan, canaries=options.canaries)
+        elif options.command == "growth":
+            growth.growth(plan, jobs=options.jobs, cluster=options.cluster)
+        elif options.camvid:
+            camvid.camvid_beyond(options.camvid, preset=options.preset or "full")
+        elif options.choices:
+            beyond.choices(plan)
+        else:
+            beyond.beyond(plan)
+    except (ValueError, OSError) as error:  # ConnectionError and FileNotFoundError are OSErrors
+        print(f"segleak: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def reproduce(options: argparse.Namespace) -> int:

@@ -1,0 +1,245 @@
+"""Attacks that know how hard an image is: K networks of the attacker's, as shadows and references.
+
+An attacker trains K networks of the victim's city. Each is a shadow to learn from, and a reference
+for whatever it was not trained on. What a network says of an image is kept as one number a zone,
+each class inside and near its boundaries: all attacks on losses are made of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import Pipeline
+
+from segleak_utils import attacks, calibration, experiment, metrics
+from segleak_utils.attacks import Outputs
+from segleak_utils.contests import LOGISTIC, Attack
+from segleak_utils.data import VOID, Scenes
+from segleak_utils.experiment import FURTHER, Network, Plan, Setting
+from segleak_utils.representations import near_boundary
+
+DIFFERENCE = "global loss minus references'"
+LIRA = "LiRA, offline, fixed variance"
+LIRA_EACH = "LiRA, offline, a variance an image"
+RMIA = "RMIA"
+PER_CLASS = "calibrated per-class regression"
+ZONES = "calibrated regression, classes and boundaries"
+CALIBRATED = "calibrated structured regression"
+# Their thresholds, at least, come from shadows beside references.
+LEARNED = (DIFFERENCE, LIRA, LIRA_EACH, RMIA, PER_CLASS, ZONES, CALIBRATED)
+RMIA_A = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def networks(plan: Plan, setting: Setting, count: int) -> list[Network]:
+    """The first `count` networks that an attacker of that setting has trained.
+
+    ValueError for more than there are: eight of the victim's city, two of the other.
+    """
+    names = [f"shadow-{setting}-{k}" for k in plan.shadow_seeds]
+    names += [n for n in FURTHER if n in plan.further and n.startswith(f"shadow-{setting}")]
+    if not 1 <= count <= len(names):
+        raise ValueError(f"{count} networks, {setting}: expected 1..{len(names)}")
+    return [experiment.network(plan, name) for name in names[:count]]
+
+
+def asked(plan: Plan, reference: Network, of: Network) -> Outputs:
+    """What a reference says of another network's scenes, loss maps and all; cached.
+
+    Raises ValueError if it was trained on one of them.
+    """
+    experiment.check_apart(of, reference)
+    return experiment.loss_outputs(plan, _on(reference, of))
+
+
+def _on(reference: Network, of: Network) -> Network:
+    return replace(reference, members=of.members, nonmembers=of.nonmembers)
+
+
+def zones(shown: Outputs) -> Outputs:
+    """The outputs with each class in two: C..2C-1 are what lies within 2 pixels of a boundary."""
+    masks = shown.masks
+    near = torch.cat([near_boundary(part) for part in masks.split(64)]) & (masks != VOID)
+    return replace(
+        shown, masks=masks + shown.n_classes * near.byte(), n_classes=2 * shown.n_classes
+    )
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is known of a network's scenes: its own losses by zone, and those of references.
+
+    own: float64 [N,6C], `attacks.class_features` of the `zones`; references: [K,N,6C]; member:
+    bool [N].
+    """
+
+    own: np.ndarray
+    references: np.ndarray
+    member: np.ndarray
+
+    @cached_property
+    def losses(self) -> tuple[np.ndarray, np.ndarray]:
+        """Global losses, [N] and [K,N]: the zones' losses times their shares, added up."""
+        n = self.own.shape[-1] // 3
+        return tuple(of[..., n : 2 * n].sum(-1) for of in (self.own, self.references))
+
+
+def case(plan: Plan, of: Network, references: Sequence[Network]) -> Case:
+    """Ask the network and the references about its scenes.
+
+    Raises ValueError without a reference, or for one that was trained on some of the scenes.
+    """
+    if not references:
+        raise ValueError(f"no reference for {of.name}; at least one is needed")
+    for reference in references:
+        experiment.check_apart(of, reference)
+    own, *theirs = [told(plan, by, of) for by in (of, *references)]
+    member = np.arange(len(own)) < len(of.members)
+    return Case(own, np.stack(theirs), member)
+
+
+def told(plan: Plan, by: Network, of: Network) -> np.ndarray:
+    """What a network says of another one's scenes by zone, members first: float64 [N,6C]; cached.
+
+    Whether it was trained on some of them is not asked: see `case`.
+    """
+    return np.concatenate([_told_of(plan, by, scenes) for scenes in (of.members, of.nonmembers)])
+
+
+def _told_of(plan: Plan, by: Network, scenes: Scenes) -> np.ndarray:
+    """Losses of the zones [N,6C]; cached: a kilobyte an image, where its loss map has a hundred."""
+
+    def compute() -> dict[str, np.ndarray]:
+        name = plan.progress and f"{by.name}, {len(scenes)} scenes"
+        shown = attacks.outputs(by.model, scenes, scenes.subset(range(0)), progress=name or None)
+        return {"zones": attacks.class_features(zones(shown))}
+
+    return experiment.cached(plan, ("zones", by.sha256, scenes.digest), compute)["zones"]
+
+
+def shadow_cases(plan: Plan, shadows: Sequence[Network], victim: Network) -> list[Case]:
+    """What the attacker learns from: each shadow beside all others.
+
+    With a single shadow its reference is the victim, which has not seen the shadow's scenes
+    either: the attacker asks it about their own images.
+    """
+    others = [[b for b in shadows if b is not a] or [victim] for a in shadows]
+    return [case(plan, a, theirs) for a, theirs in zip(shadows, others, strict=True)]
+
+
+def classes(features: np.ndarray) -> np.ndarray:
+    """Features of zones [...,6C] brought back to those of classes [...,3C]."""
+    _, total, share = np.split(features, 3, -1)
+    total, share = (part[..., : part.shape[-1] // 2] + part[..., part.shape[-1] // 2 :]
+                    for part in (total, share))  # fmt: skip
+    mean = np.divide(total, share, out=np.zeros_like(total), where=share > 0)
+    return np.concatenate([mean, total, share], -1)
+
+
+def calibrated_attacks(plan: Plan, victim: Network, shadows: Sequence[Network]) -> list[Attack]:
+    """The attacks on losses that K networks allow; learning and thresholds are the shadows'."""
+    of, learned = case(plan, victim, shadows), shadow_cases(plan, shadows, victim)
+    found = [by_loss(name, score, of, learned) for name, score in scores(len(shadows)).items()]
+    found.append(_rmia(of, learned))
+    for name, features in FEATURES.items():
+        found.append(regression(name, features, of, learned)[0])
+    return found
+
+
+def scores(k: int) -> dict:
+    """The attacks on global losses that K references allow."""
+    found = {DIFFERENCE: lambda of: of.losses[1].mean(0) - of.losses[0], LIRA: _lira}
+    return found | ({LIRA_EACH: lambda of: _lira(of, fixed=False)} if k > 2 else {})
+
+
+def _lira(of: Case, fixed: bool = True) -> np.ndarray:
+    own, out = (calibration.confidence(loss) for loss in of.losses)
+    return calibration.lira_offline(own, out, fixed=fixed or len(out) < 2)
+
+
+def by_loss(name: str, score, of: Case, learned: Sequence[Case]) -> Attack:
+    """An attack that learns nothing but its threshold."""
+    own = np.concatenate([score(shadow) for shadow in learned])
+    member = np.concatenate([shadow.member for shadow in learned])
+    threshold = metrics.best_threshold(own, member)
+    return Attack(name, "mean loss + references'", score(of), threshold)
+
+
+def _rmia(of: Case, learned: Sequence[Case]) -> Attack:
+    """RMIA's likelihood ratio, its `a` chosen on the shadows.
+
+    The population that it is compared with in the paper does not change the order.
+    """
+
+    def score(known: Case, a: float) -> np.ndarray:
+        own, out = known.losses
+        return calibration.likelihood_ratio(-own, -out, a=a)
+
+    member = np.concatenate([shadow.member for shadow in learned])
+    on_shadows = {a: np.concatenate([score(c, a) for c in learned]) for a in RMIA_A}
+    best = max(RMIA_A, key=lambda a: metrics.auc(on_shadows[a], member).value)
+    threshold = metrics.best_threshold(on_shadows[best], member)
+    return Attack(RMIA, "mean loss + references'", score(of, best), threshold)
+
+
+def plain_features(of: Case) -> np.ndarray:
+    """Of the victim alone: `attacks.class_features`."""
+    return classes(of.own)
+
+
+def class_features(of: Case) -> np.ndarray:
+    """`calibration.calibrated_features` beside the references' mean, of classes."""
+    return calibration.beside(classes(of.own), classes(of.references.mean(0)))
+
+
+def zone_features(of: Case) -> np.ndarray:
+    """`calibration.calibrated_features` beside the references' mean, of zones."""
+    return calibration.beside(of.own, of.references.mean(0))
+
+
+def image_features(of: Case) -> np.ndarray:
+    """Of the whole image: loss and confidence of the victim, and what they gain on references."""
+    own, theirs = of.losses
+    sure, others = calibration.confidence(own), calibration.confidence(theirs)
+    return np.stack([own, theirs.mean(0) - own, sure, sure - others.mean(0)], 1)
+
+
+def structured_features(of: Case) -> np.ndarray:
+    """`zone_features` and `image_features`: a sum over zones cannot make a confidence."""
+    return np.hstack([zone_features(of), image_features(of)])
+
+
+def scaled_features(of: Case) -> np.ndarray:
+    """`zone_features`, and each class's difference in deviations of the references, too."""
+    own, theirs = (classes(part)[..., : of.own.shape[1] // 6] for part in (of.own, of.references))
+    deviation = theirs.std(0, ddof=1) + 0.02  # a class of few pixels may have none
+    return np.hstack([zone_features(of), np.clip((theirs.mean(0) - own) / deviation, -5, 5)])
+
+
+FEATURES = {
+    LOGISTIC: plain_features,
+    PER_CLASS: class_features,
+    ZONES: zone_features,
+    CALIBRATED: structured_features,
+}
+
+
+def regression(name: str, features, of: Case, learned: Sequence[Case]) -> tuple[Attack, Pipeline]:
+    """A logistic regression on the shadows' features, and what it says of the victim's."""
+    rows = np.concatenate([features(shadow) for shadow in learned])
+    member = np.concatenate([shadow.member for shadow in learned])
+    model = attacks.logistic_attack(rows, member)
+    # out of fold, shadow by shadow where there are enough of them
+    shadow = np.repeat(np.arange(len(learned)), [len(c.member) for c in learned])
+    groups = shadow if len(learned) >= 4 else np.arange(len(member))
+    folds = GroupKFold(min(5, len(np.unique(groups))))
+    own = cross_val_predict(
+        model, rows, member, groups=groups, cv=folds, method="decision_function"
+    )
+    threshold = metrics.best_threshold(own, member)
+    said = model.decision_function(features(of))
+    return Attack(name, "losses by zone", said, threshold), model
