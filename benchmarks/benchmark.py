@@ -1,6 +1,6 @@
 """How fast the costly steps are, against the plain way of doing each, on the same inputs.
 
-    python benchmarks/benchmark.py [--only scenes representations labels patches resnet]
+    python benchmarks/benchmark.py [--only scenes representations labels patches dense resnet]
 
 Every pair is first checked to give the same result, then timed in turns (A B A B ...), so that a
 machine that slows down slows both; the table shows medians over the turns. Run it on an idle
@@ -235,6 +235,27 @@ def patches_rows(repeats: int, n_images: int) -> list[Row]:
     return rows
 
 
+def dense_rows(repeats: int, n_images: int) -> list[Row]:
+    """All windows of the calibrated loss map in one pass, against P random ones in batches.
+
+    No pair for a check: the mean over P comes near the mean over all only for a large P.
+    """
+    posterior, mask = posterior_batch(n_images)
+    labelled = attacks.represent(posterior, mask, "loss map + label")
+    maps = torch.cat([labelled[:, :1], labelled[:, :1].roll(1, 0), labelled[:, 1:]], 1)
+    torch.manual_seed(0)
+    net = patchnets.PatchNet(patchnets.CALIBRATED, N_CLASSES)
+    net = net.eval().to(memory_format=torch.channels_last)
+    rows = []
+    for n_patches in (6, 50, 500):
+        ways = partial(attacks.dense_scores, net, maps, 90), partial(_score, net, maps, n_patches)
+        whole, sampled = (n_images / t for t in seconds(*ways, repeats=repeats))
+        rows.append(
+            Row("calibrated loss map", "images/s", "dense", whole, f"{n_patches} patches", sampled)
+        )
+    return rows
+
+
 def resnet_rows(repeats: int, n_images: int, n_patches: int) -> list[Row]:
     """The paper's ResNet-50 on the concatenation: in batches, in bf16, densely; one at a time."""
     maps = attacks.represent(*posterior_batch(n_images), "concatenation")
@@ -311,7 +332,7 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    steps = ("scenes", "representations", "labels", "patches", "resnet")
+    steps = ("scenes", "representations", "labels", "patches", "dense", "resnet")
     parser.add_argument("--only", nargs="+", choices=steps, default=steps)
     parser.add_argument("--repeats", type=int, default=5, help="timed turns of each way")
     parser.add_argument("--scenes", type=int, default=120, help="scenes to render in a turn")
@@ -333,6 +354,8 @@ def main() -> None:
         rows += labels_rows(arguments.repeats)
     if "patches" in arguments.only:
         rows += patches_rows(arguments.repeats, arguments.images)
+    if "dense" in arguments.only:
+        rows += dense_rows(arguments.repeats, arguments.images)
     if "resnet" in arguments.only:
         rows += resnet_rows(min(arguments.repeats, 2), 20, 50)
     print(table(rows))

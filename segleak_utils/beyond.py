@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from sklearn.pipeline import Pipeline
 
-from segleak_utils import attacks, contests, difficulty, experiment, metrics, peers, results
+from segleak_utils import attacks, contests, costs, difficulty, experiment, metrics, peers, results
 from segleak_utils.attacks import Outputs
 from segleak_utils.contests import BLIND, GLOBAL, LOGISTIC, Attack, Contest, patch_attack
 from segleak_utils.difficulty import CALIBRATED, FEATURES
@@ -41,7 +41,9 @@ class Line(BaseModel):
 
     networks: those that the attacker trains. `behind` is the AUC of the best attack with as many
     networks (or with two) minus that of this one, on the same images (paired bootstrap).
-    `asked_once`: further images that the victim is asked about once, whatever is attacked then.
+    `asked_once`: further images that the victim is asked about once, whatever is attacked then;
+    each attacked image is one question to it, and one to each reference. `seconds`: for an image,
+    nothing cached (`costs.seconds_an_image`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,6 +67,7 @@ class Line(BaseModel):
     behind_low: float
     behind_high: float
     asked_once: int = 0
+    seconds: float | None = None
 
     def interval(self, name: str = "auc") -> metrics.Interval:
         """One of its numbers with its interval: ``auc``, ``tpr_1``, ``tpr_01`` or ``behind``."""
@@ -181,7 +184,12 @@ def best_model(
     return of, model, attack
 
 
-def lines(of: Contest, shadows: Sequence[Network], best: np.ndarray) -> list[Line]:
+def lines(
+    of: Contest,
+    shadows: Sequence[Network],
+    best: np.ndarray,
+    seconds: Mapping[str, float] | None = None,
+) -> list[Line]:
     """The contest as lines of the table; best: the scores [N] that the others are held against."""
     first, alone = shadows[0], len(shadows) == 1
     # alone, a shadow has the victim for its reference
@@ -210,6 +218,7 @@ def lines(of: Contest, shadows: Sequence[Network], best: np.ndarray) -> list[Lin
                 n_nonmembers=area.n_nonmembers,
                 accuracy=metrics.balanced_accuracy_at(scores, member, attack.threshold).value,
                 asked_once=learned if attack.name in difficulty.LEARNED else 0,
+                seconds=(seconds or {}).get(attack.name),
                 **numbers,
             )
         )
@@ -228,7 +237,8 @@ def beyond(plan: Plan, victims: Sequence[str] = VICTIMS, path: Path | None = Non
         for count in sorted(counts, key=lambda k: k != 2):
             shadows = difficulty.networks(plan, setting, count)
             of = contest(plan, setting, victim, shadows, everyone=count == 2)
-            new = lines(of, shadows, of[CALIBRATED].scores)
+            taken = costs.seconds_an_image(plan, victim, shadows)
+            new = lines(of, shadows, of[CALIBRATED].scores, taken)
             new = [line for line in new if line.networks == count or count == 2]
             found += new
             print(table(new), flush=True)
@@ -310,12 +320,14 @@ def read(path: Path = RESULTS, kind: type[Row] = Line) -> list[Row]:
 def table(found: Sequence[Line]) -> str:
     """The lines as a table in Markdown, with intervals."""
     head = ["victim", "setting", "attack", "networks", "AUC", "TPR at 1 % FPR", "at 0.1 %"]
-    head += ["balanced accuracy", "the best one minus this"]
+    head += ["balanced accuracy", "the best one minus this", "ms an image"]
     out = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for line in found:
         rates = ["-" if getattr(line, n) is None else f"{line.interval(n):.3}" for n in
                  ("tpr_1", "tpr_01")]  # fmt: skip
         cells = [line.victim, line.setting, line.attack, str(line.networks)]
         cells += [f"{line.interval():.3}", *rates, f"{line.accuracy:.2f}"]
-        out.append(f"| {' | '.join([*cells, format(line.interval('behind'), '+.3')])} |")
+        cells += [f"{line.interval('behind'):+.3}"]
+        cells += ["-" if line.seconds is None else f"{1000 * line.seconds:.0f}"]
+        out.append(f"| {' | '.join(cells)} |")
     return "\n".join(out)

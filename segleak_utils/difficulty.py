@@ -61,7 +61,12 @@ def _on(reference: Network, of: Network) -> Network:
 
 
 def zones(shown: Outputs) -> Outputs:
-    """The outputs with each class in two: C..2C-1 are what lies within 2 pixels of a boundary."""
+    """The outputs with each class in two: C..2C-1 are what lies within 2 pixels of a boundary.
+
+    ValueError for more than 127 classes, whose zones do not fit beside void (255).
+    """
+    if 2 * shown.n_classes > VOID:
+        raise ValueError(f"{shown.n_classes} classes; expected at most {VOID // 2}, to be halved")
     masks = shown.masks
     near = torch.cat([near_boundary(part) for part in masks.split(64)]) & (masks != VOID)
     return replace(

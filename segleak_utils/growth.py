@@ -26,7 +26,7 @@ from segleak_utils.data import Scenes, synthstreets
 from segleak_utils.experiment import CITY, ROOT, Network, Plan
 from segleak_utils.victims import Recipe
 
-VERSION = 1  # part of every cell's key: raise it when its numbers change
+VERSION = 2  # part of every cell's key: raise it when its numbers change
 RESULTS = ROOT / "docs" / "growth.csv"
 START = 160_000  # scenes that no other network is trained on or attacked with
 SEED = 40
@@ -136,7 +136,7 @@ def measure(plan: Plan, cell: Cell) -> list[Point]:
     """Train the cell's victim and attack it; kept in ``build/growth`` and read from there again."""
     members, nonmembers, held_out = scenes(plan, cell.n_members)
     shadows = difficulty.networks(plan, "dependent", 2)
-    parts = [VERSION, cell.model_dump(), SEED, members.digest, nonmembers.digest]
+    parts = [VERSION, ATTACKS, cell.model_dump(), SEED, members.digest, nonmembers.digest]
     parts += [of.sha256 for of in shadows]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     path = plan.build / "growth" / f"{cell.name}.json"

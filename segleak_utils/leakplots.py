@@ -62,7 +62,7 @@ def render_leak_maps(rows: Mapping[str, tuple[Tensor, Tensor, Tensor, Tensor]]) 
     bar = figure.colorbar(dark, ax=axes[:, :3], location="bottom", shrink=0.5, extend="max")
     bar.set_label("loss of the true class (nats)")
     bar = figure.colorbar(shown, ax=axes[:, 3], location="bottom", extend="both")
-    bar.set_label("score a thousand pixels (blue: member)")
+    bar.set_label("score of a thousand pixels (blue: member)")
     return figure
 
 

@@ -11,7 +11,7 @@ from itertools import combinations
 
 import numpy as np
 
-from segleak_utils import calibration, difficulty, experiment
+from segleak_utils import calibration, difficulty, experiment, metrics
 from segleak_utils.contests import Attack, Contest
 from segleak_utils.experiment import Network, Plan
 
@@ -78,3 +78,13 @@ def _confidence(plan: Plan, by: Network, pool: Network) -> np.ndarray:
     told = difficulty.told(plan, by, pool)
     n = told.shape[1] // 3
     return calibration.confidence(told[:, n : 2 * n].sum(1))
+
+
+def online(plan: Plan) -> Contest:
+    """The `contest` on ``victim-0``; prints the rates."""
+    of = contest(plan, experiment.network(plan, "victim-0"))
+    for attack in of.attacks:
+        area = metrics.auc(attack.scores, of.member)
+        tpr = metrics.tpr_at_fpr(attack.scores, of.member, 0.01)
+        print(f"{of.victim}, {attack.name}: AUC {area:.3}, TPR at 1 % FPR {tpr:.3}")
+    return of

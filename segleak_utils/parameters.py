@@ -94,6 +94,14 @@ class RocAnalysis(OnExamples):
     n_boot: _integer(200, 20_000) = 2000
 
 
+class BeyondThePaper(Common):
+    """06_beyond_the_paper; ``n_networks`` are those that the attacker has trained."""
+
+    victim_seed: _integer(0, 2) = 0
+    n_networks: _integer(1, 8) = 2
+    n_boot: _integer(200, 20_000) = 2000
+
+
 MODELS: dict[str, type[Common]] = {
     "00_start_here": StartHere,
     "01_victim_inference": VictimInference,
@@ -101,6 +109,7 @@ MODELS: dict[str, type[Common]] = {
     "03_attack_training": AttackTraining,
     "04_defenses": Defenses,
     "05_roc_analysis": RocAnalysis,
+    "06_beyond_the_paper": BeyondThePaper,
 }
 
 

@@ -372,7 +372,9 @@ def predictability_errors(
     ridge[-1] = 1e-9  # the intercept is free, but all pixels that count may lie in one fold
     total = torch.zeros(n, dtype=torch.float64)
     for (x, y, w), (own_gram, own_cross) in zip(parts, moments, strict=True):
-        fit = torch.linalg.solve(gram - own_gram + ridge.diag(), cross - own_cross)
+        # positive definite, so no pivots: MKL's batched LU fails after a change of threads
+        factor = torch.linalg.cholesky(gram - own_gram + ridge.diag())
+        fit = torch.cholesky_solve(cross - own_cross, factor)
         total += ((x @ fit - y).abs().mean(2) * w[..., 0]).sum(1)
     return total / weights.flatten(1).sum(1, dtype=torch.float64)
 
@@ -392,14 +394,17 @@ def predictability(plan: Plan, scenes: Scenes) -> np.ndarray:
         found = []
         with bar:
             for images, masks in scenes.batches(16):
-                targets, weights = _targets(masks, scenes.n_classes)
-                features = deep_features(public.model, images)
-                found.append(predictability_errors(features, targets, weights))
+                found.append(errors_of(public.model, images, masks, scenes.n_classes))
                 bar.update(len(images))
         return {"errors": torch.cat(found).numpy()}
 
     key = ("predictability", scenes.digest, public.sha256)
     return experiment.cached(plan, key, compute)["errors"]
+
+
+def errors_of(model: nn.Module, images: Tensor, masks: Tensor, n_classes: int) -> Tensor:
+    """`predictability_errors` of labels [N,H,W] from `deep_features` of their images: [N]."""
+    return predictability_errors(deep_features(model, images), *_targets(masks, n_classes))
 
 
 @torch.inference_mode()

@@ -244,6 +244,7 @@ def render_against(
         )  # fmt: skip
     axis.set(xlabel=xlabel, ylabel=f"{ylabel} (band: 95 % interval)", xscale=xscale)
     axis.set_xticks(list(x), [f"{value:g}" for value in x])
+    axis.minorticks_off()  # a logarithmic axis would put labels of its own between
     axis.legend()
     return figure
 

@@ -248,6 +248,7 @@ def parser() -> argparse.ArgumentParser:
     beyond = commands.add_parser("beyond", help="the contest of all attacks on all victims")
     beyond.add_argument("--camvid", type=Path, metavar="DIR", help="on CamVid instead")
     beyond.add_argument("--choices", action="store_true", help="what was chosen on shadows instead")
+    beyond.add_argument("--online", action="store_true", help="online LiRA instead; trains")
     audit = commands.add_parser("audit", help="what DP-SGD promised, and what attacks can show")
     audit.add_argument("--canaries", action="store_true", help="trains with canaries, too")
     growth = commands.add_parser(
@@ -392,7 +393,7 @@ def dispatch(options: argparse.Namespace) -> int:
 
 def beyond_the_paper(options: argparse.Namespace) -> int:
     """Run one of the commands behind notebook 06; return its exit code."""
-    from segleak_utils import beyond, camvid, dpaudit, experiment, growth
+    from segleak_utils import beyond, camvid, dpaudit, experiment, growth, online
 
     try:
         plan = experiment.plan_of(options.preset or "quick")
@@ -404,6 +405,8 @@ def beyond_the_paper(options: argparse.Namespace) -> int:
             camvid.camvid_beyond(options.camvid, preset=options.preset or "full")
         elif options.choices:
             beyond.choices(plan)
+        elif options.online:
+            online.online(plan)
         else:
             beyond.beyond(plan)
     except (ValueError, OSError) as error:  # ConnectionError and FileNotFoundError are OSErrors

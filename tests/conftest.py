@@ -39,3 +39,15 @@ def build(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("build")
     execution.run_notebooks(build=folder, overrides={"preset": "quick"}, cell_timeout=600)
     return folder
+
+
+@pytest.fixture(scope="session")
+def _contest_build(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("contest")
+
+
+@pytest.fixture
+def contest_plan(_contest_build, monkeypatch) -> experiment.Plan:
+    """The default experiment with 200 non-members; what its networks said is kept for all tests."""
+    monkeypatch.setenv("SEGLEAK_BUILD", str(_contest_build))
+    return experiment.Plan(experiment.Sizes(n_nonmembers=200), progress=False)

@@ -8,7 +8,18 @@ from functools import partial
 import numpy as np
 import pytest
 
-from segleak_utils import beyond, contests, data, difficulty, experiment, metrics, peers, splits
+from segleak_utils import (
+    beyond,
+    contests,
+    costs,
+    data,
+    difficulty,
+    experiment,
+    metrics,
+    peers,
+    protected,
+    splits,
+)
 from segleak_utils.attacks import REPRESENTATIONS, AttackRecipe
 from segleak_utils.beyond import Choice, Line
 from segleak_utils.contests import Attack, Contest
@@ -19,11 +30,9 @@ from segleak_utils.victims import Recipe
 PEERS = (peers.DICE, peers.TYPE_1, peers.TYPE_2, peers.LABEL_ONLY, peers.SHAFRAN)
 
 
-@pytest.fixture(scope="module")
-def plan(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SEGLEAK_BUILD", str(tmp_path_factory.mktemp("build")))
-        yield Plan(Sizes(n_nonmembers=200), progress=False)
+@pytest.fixture
+def plan(contest_plan) -> Plan:
+    return contest_plan
 
 
 def toy_contest(n: int, seed: int = 0) -> Contest:
@@ -101,7 +110,13 @@ def test_every_attack_there_is_in_miniature(tmp_path, monkeypatch):
     assert [a.name for a in of.attacks] == [*known, *PEERS, *calibrated]
     assert all(a.scores.shape == (36,) and np.isfinite(a.scores).all() for a in of.attacks)
     assert np.isfinite([a.threshold for a in of.attacks]).all()
-    found = beyond.lines(of, shadows, of[difficulty.CALIBRATED].scores)
+    monkeypatch.setattr(protected, "public", lambda _: victim)
+    seconds = costs.seconds_an_image(small, victim, shadows, n=2)
+    assert {a.name for a in of.attacks} <= seconds.keys() and min(seconds.values()) > 0
+    with pytest.raises(ValueError, match="n is 17"):
+        costs.seconds_an_image(small, victim, shadows, n=17)
+    found = beyond.lines(of, shadows, of[difficulty.CALIBRATED].scores, seconds)
+    assert all(line.seconds == seconds[line.attack] for line in found)
     needs = {line.attack: line.networks for line in found}
     assert {name for name, k in needs.items() if k == 0} == {*beyond.NO_NETWORK}
     assert {needs[name] for name in calibrated} == {2}

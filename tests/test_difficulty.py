@@ -11,7 +11,7 @@ import torch
 from segleak_utils import attacks, calibration, contests, difficulty, experiment, metrics
 from segleak_utils.attacks import Outputs
 from segleak_utils.difficulty import Case
-from segleak_utils.experiment import Plan, Sizes
+from segleak_utils.experiment import Plan
 
 C, H, W = 4, 16, 24
 
@@ -52,6 +52,11 @@ def test_zones_split_each_class_at_its_boundaries():
         window = shown.masks[n, max(0, y - 2) : y + 3, max(0, x - 2) : x + 3]
         near = len({*window.flatten().tolist()} - {255}) > 1
         assert (split.masks[n, y, x] >= C) == near
+
+
+def test_more_classes_than_a_byte_has_room_for_are_refused():
+    with pytest.raises(ValueError, match="128 classes; expected at most 127"):
+        difficulty.zones(replace(outputs(1, 0), n_classes=128))
 
 
 def test_classes_are_brought_back_from_zones():
@@ -106,11 +111,9 @@ def test_features_beside_features_of_other_images_are_refused():
         calibration.beside(own, other[:3])
 
 
-@pytest.fixture(scope="module")
-def plan(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SEGLEAK_BUILD", str(tmp_path_factory.mktemp("build")))
-        yield Plan(Sizes(n_nonmembers=200), progress=False)
+@pytest.fixture
+def plan(contest_plan) -> Plan:
+    return contest_plan
 
 
 def test_a_reference_that_was_trained_on_the_images_is_refused(plan):

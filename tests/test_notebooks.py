@@ -9,7 +9,7 @@ import nbformat
 import pytest
 import sweep
 
-from segleak_utils import attacks, execution, experiment, results
+from segleak_utils import attacks, beyond, difficulty, execution, experiment, results
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
@@ -97,6 +97,22 @@ def test_the_table_has_every_attack_on_two_victims(build):
                 assert row.auc_low <= 0.5 <= row.auc_high, row
             elif row.attack in learned:
                 assert row.auc_low > 0.5, row
+
+
+@pytest.mark.timeout(1800)
+def test_the_shipped_contest_is_what_the_notebook_finds_again(build):
+    """The table that took hours, and what 06 has just computed of it."""
+    shipped = {
+        line.attack: line
+        for line in beyond.read()
+        if (line.victim, line.setting) == ("victim-0", "dependent") and line.networks in (0, 2)
+    }
+    found = [row for row in results.read(build) if row.notebook == "06_beyond_the_paper"]
+    assert {difficulty.CALIBRATED, difficulty.RMIA} <= {row.attack for row in found}
+    for row in found:
+        line = shipped[row.attack]
+        assert row.auc == pytest.approx(line.auc, abs=0.005), row.attack  # other hardware, bf16
+        assert row.tpr_at_1pct == pytest.approx(line.tpr_1, abs=0.04), row.attack
 
 
 @pytest.mark.timeout(2400)

@@ -251,6 +251,50 @@ def test_camvid_needs_a_folder():
         run.parser().parse_args(["camvid"])
 
 
+@pytest.mark.parametrize(
+    "line, called",
+    [
+        ("beyond", ("beyond.beyond", {})),
+        ("beyond --choices", ("beyond.choices", {})),
+        ("beyond --online", ("online.online", {})),
+        ("beyond --camvid DIR", ("camvid.camvid_beyond", {"preset": "full"})),
+        ("audit", ("dpaudit.audit", {"canaries": False})),
+        ("audit --canaries", ("dpaudit.audit", {"canaries": True})),
+        ("growth", ("growth.growth", {"jobs": None, "cluster": None})),
+        ("growth --jobs 3", ("growth.growth", {"jobs": 3, "cluster": None})),
+        ("growth --cluster tcp://a:1", ("growth.growth", {"jobs": None, "cluster": "tcp://a:1"})),
+    ],
+)
+def test_the_commands_behind_notebook_06_call_one_function_each(line, called, monkeypatch):
+    seen = []
+    for name in (
+        "beyond.beyond",
+        "beyond.choices",
+        "online.online",
+        "camvid.camvid_beyond",
+        "dpaudit.audit",
+        "growth.growth",
+    ):
+
+        def note(*_, name=name, **options):
+            seen.append((name, options))
+
+        monkeypatch.setattr(f"segleak_utils.{name}", note)
+    assert run.main(["--no-install", *line.split()]) == 0
+    assert seen == [called]
+
+
+def test_a_cluster_that_does_not_answer_is_a_message_not_a_traceback(monkeypatch, capsys):
+    def unreachable(*_, **__):
+        raise ConnectionError("no Dask scheduler answers at tcp://a:1")
+
+    monkeypatch.setattr("segleak_utils.growth.growth", unreachable)
+    assert run.main(["--no-install", "growth", "--cluster", "tcp://a:1"]) == 1
+    assert capsys.readouterr().err.startswith("segleak: no Dask scheduler")
+    with pytest.raises(SystemExit):
+        run.main(["--no-install", "growth", "--jobs", "0"])
+
+
 def test_test_command_returns_the_worst_code_and_runs_pytest_last(monkeypatch):
     called, codes = [], iter([0, 1, 0])
     monkeypatch.setattr(run, "relay", lambda command, env: called.append(command[2]) or next(codes))
