@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline
 
 from segleak_utils import attacks, calibration, experiment, metrics
 from segleak_utils.attacks import Outputs
-from segleak_utils.contests import LOGISTIC, Attack
+from segleak_utils.contests import GLOBAL, LOGISTIC, Attack
 from segleak_utils.data import VOID, Scenes
 from segleak_utils.experiment import FURTHER, Network, Plan, Setting
 from segleak_utils.representations import near_boundary
@@ -171,7 +171,8 @@ def by_loss(name: str, score, of: Case, learned: Sequence[Case]) -> Attack:
     own = np.concatenate([score(shadow) for shadow in learned])
     member = np.concatenate([shadow.member for shadow in learned])
     threshold = metrics.best_threshold(own, member)
-    return Attack(name, "mean loss + references'", score(of), threshold)
+    seen = "mean loss" if name == GLOBAL else "mean loss + references'"
+    return Attack(name, seen, score(of), threshold)
 
 
 def _rmia(of: Case, learned: Sequence[Case]) -> Attack:
@@ -247,4 +248,5 @@ def regression(name: str, features, of: Case, learned: Sequence[Case]) -> tuple[
     )
     threshold = metrics.best_threshold(own, member)
     said = model.decision_function(features(of))
-    return Attack(name, "losses by zone", said, threshold), model
+    seen = "class losses + shares" if name == LOGISTIC else "class losses + references'"
+    return Attack(name, seen, said, threshold), model

@@ -44,12 +44,8 @@ def evidence_maps(model: Pipeline, shown: Outputs, references: Sequence[Outputs]
     has its part: weight times what it adds. ValueError without references, for other masks than the
     victim's, or a model of another number of features.
     """
-    if not references:
-        raise ValueError("no reference: the attack compares a victim with at least one")
-    if any(not torch.equal(of.masks, shown.masks) for of in references):
-        raise ValueError("victim and references were asked about different images: masks differ")
+    theirs = _mean_loss(shown, references).double()
     weights, constant = _weights(model, shown.n_classes)
-    theirs = torch.stack([of.loss_maps for of in references]).float().mean(0)[:, 0].double()
     own = shown.loss_maps[:, 0].double()
     zone = torch.where(shown.masks == VOID, shown.n_classes, shown.masks.long()).flatten(1)
     inside = torch.zeros(len(zone), shown.n_classes + 1, dtype=torch.float64)
@@ -61,6 +57,15 @@ def evidence_maps(model: Pipeline, shown: Outputs, references: Sequence[Outputs]
     there = _of_pixels(share / labelled, zone)
     parts = gained * (own - theirs).flatten(1) + alone * own.flatten(1) + there
     return Evidence(parts.view(own.shape).float(), constant)
+
+
+def _mean_loss(shown: Outputs, references: Sequence[Outputs]) -> Tensor:
+    """The references' mean loss of each pixel, float32 [N,H,W], of the victim's images only."""
+    if not references:
+        raise ValueError("no reference: the attack compares a victim with at least one")
+    if any(not torch.equal(of.masks, shown.masks) for of in references):
+        raise ValueError("victim and references were asked about different images: masks differ")
+    return torch.stack([of.loss_maps for of in references]).float().mean(0)[:, 0]
 
 
 def _weights(model: Pipeline, n_zones: int) -> tuple[Tensor, float]:
@@ -90,8 +95,9 @@ class Leak:
 def class_leak(of: Case, names: Sequence[str], n_pixels: int) -> list[Leak]:
     """AUC of the references' mean loss minus the victim's, for each class by itself.
 
-    Among the images with at least 20 pixels of the class (n_pixels: of an image); classes that too
-    few images have are left out. share: of the labelled pixels. In the order of the names.
+    Among the images with about 20 pixels of the class or more (n_pixels: of an image, void too);
+    classes that too few images have are left out. share: of the labelled pixels. In the order of
+    the names.
     """
     own, theirs = classes(of.own), classes(of.references.mean(0))
     n = len(names)
@@ -110,14 +116,11 @@ def bin_leak(
     """The same for pixels by some quantity: which, [N,H,W], in `low <= which < high` of each bin.
 
     The quantity must not depend on the victim, or members would get into other bins than others.
+    ValueError for another shape of it, without references, or for other masks than the victim's.
     """
-    if which.shape != shown.masks.shape or not references:
-        raise ValueError(
-            f"which is {tuple(which.shape)}, references {len(references)}; expected "
-            f"{tuple(shown.masks.shape)} and at least one"
-        )
-    theirs = torch.stack([of.loss_maps for of in references]).float().mean(0)[:, 0]
-    gained = theirs - shown.loss_maps[:, 0].float()
+    if which.shape != shown.masks.shape:
+        raise ValueError(f"which is {tuple(which.shape)}; expected {tuple(shown.masks.shape)}")
+    gained = _mean_loss(shown, references) - shown.loss_maps[:, 0].float()
     labelled = shown.masks != VOID
     found = []
     for name, (low, high) in bins.items():
@@ -206,6 +209,7 @@ def traits(of: Case, scores: np.ndarray, names: Sequence[str]) -> dict[str, Inte
     for name, value in values.items():
         rank = float(spearmanr(value, scores[of.member]).statistic)
         half = 1.96 * np.sqrt((1 + rank**2 / 2) / (count - 3))
-        low, high = np.tanh(np.arctanh(rank) + np.array([-half, half]))
-        out[name] = Interval(rank, float(low), float(high), count, 0)
+        middle = np.arctanh(np.clip(rank, -1 + 1e-9, 1 - 1e-9))
+        low, high = np.tanh([middle - half, middle + half])
+        out[name] = Interval(rank, min(rank, low), max(rank, high), count, 0)
     return dict(sorted(out.items(), key=lambda item: -abs(item[1].value)))

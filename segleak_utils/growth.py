@@ -103,7 +103,7 @@ def grid(plan: Plan) -> list[Cell]:
 def axes(points: Sequence[Point], plan: Plan) -> dict[str, list[Point]]:
     """The points by axis and in its order; the default victim has its place on every one."""
     places = {"members": str(plan.sizes.n_members), "epochs": str(plan.recipe.epochs)}
-    places |= {"augmentation": "flip, crop, colour", "model size": "decoder 32"}
+    places |= {"augmentation": "all", "model size": "decoder 32"}
     order = {
         "augmentation": ["none", "flip", places["augmentation"]],
         "model size": ["decoder 8", "decoder 32", "decoder 128", "larger encoder"],

@@ -88,6 +88,10 @@ def test_bins_share_the_pixels_out(toy):
     assert sum(row.share for row in rows) == pytest.approx(1)
     with pytest.raises(ValueError, match="which is"):
         evidence.bin_leak(shown, references, which[:2], bins)
+    with pytest.raises(ValueError, match="masks differ"):
+        evidence.bin_leak(shown, [difficulty.zones(outputs(160, 4))], which, bins)
+    with pytest.raises(ValueError, match="no reference"):
+        evidence.bin_leak(shown, [], which, bins)
 
 
 def test_regions_hang_together_by_edges():

@@ -51,7 +51,7 @@ def test_the_default_is_once_in_the_grid_and_on_every_axis():
     found = growth.axes(points, plan)
     assert [p.value for p in found["members"]] == ["100", "200", "400", "800"]
     assert [p.value for p in found["epochs"]] == ["9", "18", "36", "72"]
-    assert [p.value for p in found["augmentation"]] == ["none", "flip", "flip, crop, colour"]
+    assert [p.value for p in found["augmentation"]] == ["none", "flip", "all"]
     assert [p.value for p in found["model size"]][:3] == ["decoder 8", "decoder 32", "decoder 128"]
 
 
