@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
@@ -22,8 +20,8 @@ from PIL import Image
 from tqdm.std import tqdm
 
 from segleak_utils.imagefiles import Pair, expect_folders, read_labels
-from segleak_utils.streetcache import lean_children
 from segleak_utils.synthstreets import VOID
+from segleak_utils.workers import follow_parent, lean_children
 
 MAPILLARY_TRAIN_IDS = (
     (13, 41, 24), (15, 2), (17,), (6,), (3,), (45, 47), (48,), (50,), (30,), (29,),
@@ -140,20 +138,13 @@ def _convert_all(jobs: list[Pair], workers: int | None) -> Iterator[None]:
         return
     # spawn: forking beside torch's threads may deadlock
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, spawn, initializer=_follow_parent)
+    pool = ProcessPoolExecutor(workers, spawn, initializer=follow_parent)
     try:
         with lean_children():  # map starts all workers before it returns
             done = pool.map(_convert_file, jobs)
         yield from done
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _follow_parent() -> None:
-    """In a worker: leave Ctrl-C to the parent, and end if the parent was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _convert_file(job: Pair) -> None:

@@ -7,22 +7,22 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm.std import tqdm
 
+from segleak_utils.workers import follow_parent, lean_children
+
 Drawn = tuple[np.ndarray, np.ndarray]
 FEW = 60  # fewer scenes than this are drawn here: starting processes costs more than it saves
-THREADS = [f"{library}_NUM_THREADS" for library in ("OMP", "OPENBLAS", "MKL", "VECLIB")]
 
 
 def drawn_once(
@@ -65,37 +65,15 @@ def _draw(
     if workers == 1 or len(indices) < FEW:
         yield from map(draw, indices)
         return
-    # spawn: forking beside torch's threads may deadlock. Workers leave Ctrl-C to the parent.
+    # spawn: forking beside torch's threads may deadlock
     spawn = multiprocessing.get_context("spawn")
-    ignore = (signal.SIGINT, signal.SIG_IGN)
-    pool = ProcessPoolExecutor(workers, spawn, initializer=signal.signal, initargs=ignore)
+    pool = ProcessPoolExecutor(workers, spawn, initializer=follow_parent)
     try:
         with lean_children():  # map starts all workers before it returns
             results = pool.map(draw, indices, chunksize=25)
         yield from results
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def lean_children() -> Iterator[None]:
-    """Processes spawned inside run one thread each and do not run the caller's script again."""
-    main = sys.modules["__main__"]
-    spec, file = getattr(main, "__spec__", None), main.__dict__.pop("__file__", None)
-    before = {name: os.environ.get(name) for name in THREADS}
-    try:
-        main.__spec__ = None
-        os.environ.update(dict.fromkeys(THREADS, "1"))
-        yield
-    finally:
-        main.__spec__ = spec
-        if file is not None:
-            main.__file__ = file
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _write_cache(folder: Path, drawn: Iterable[Drawn], shape: tuple[int, int, int]) -> None:

@@ -34,6 +34,7 @@ from segleak_utils.experiment import (
 )
 from segleak_utils.patchnets import REPRESENTATIONS, Representation
 from segleak_utils.victims import replace_file
+from segleak_utils.workers import end_with_parent
 
 
 def train_weights(
@@ -129,6 +130,7 @@ def _side_by_side(plan: Plan, train: Callable, what: list) -> None:
 def _begin_worker(lock, counter) -> None:
     # Ctrl-C ends a worker at once, or it would begin the next network; its checkpoint is whole
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_parent()
     torch.set_num_threads(1)
     tqdm.set_lock(lock)
     with counter.get_lock():

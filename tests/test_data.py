@@ -210,8 +210,9 @@ def test_parallel_drawing_gives_the_same_pixels_and_shows_progress(tmp_path):
         assert torch.equal(parallel[i][1], torch.from_numpy(mask).long())
 
 
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="sends Ctrl-C to a POSIX process group")
-def test_ctrl_c_leaves_no_cache_and_no_worker(tmp_path):
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="sends POSIX signals")
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGKILL", 9)])
+def test_a_drawing_that_is_ended_leaves_no_cache_and_no_worker(tmp_path, end):
     process = script(tmp_path, 100_000)
     caches = tmp_path / "synthstreets"
     for _ in range(600):  # until the drawing has begun
@@ -219,14 +220,19 @@ def test_ctrl_c_leaves_no_cache_and_no_worker(tmp_path):
             break
         time.sleep(0.05)
     time.sleep(1)
-    os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+    if end == signal.SIGINT:
+        os.killpg(process.pid, end)  # what a terminal does
+    else:
+        process.send_signal(end)  # the parent alone, as a scheduler or `timeout` does
     try:
         _, err = process.communicate(timeout=30)  # would not end while a worker holds the pipes
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise
-    assert process.returncode != 0 and "KeyboardInterrupt" in err
-    assert list(caches.iterdir()) == []
+    assert process.returncode != 0
+    if end == signal.SIGINT:
+        assert "KeyboardInterrupt" in err and list(caches.iterdir()) == []
+    assert not any(caches.glob("[!.]*"))  # nothing that could be taken for a whole cache
 
 
 def test_synthstreets_refuses_what_it_cannot_draw(tmp_path):

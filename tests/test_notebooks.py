@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -53,6 +54,44 @@ def test_the_parameters_are_checked_right_after_their_cell(path):
     assert f'parameters.check(\n    "{path.stem}"' in (after := code[tagged[0] + 1].source) or (
         f'parameters.check("{path.stem}"' in after
     )
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: getattr(p, "stem", "-"))
+def test_formulas_have_no_doubled_backslash(path):
+    """In a Markdown cell ``$\\\\ell$`` renders as plain letters."""
+    for text in cells(path, "markdown"):
+        assert not re.search(r"\$[^$\n]*\\\\[a-zA-Z]", text), text
+
+
+def bound_names(tree: ast.AST) -> list[str]:
+    """Names that a cell binds for the cells after it: not those inside functions."""
+    found = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.append(node.name)
+        elif not isinstance(node, ast.Lambda | ast.ListComp | ast.DictComp | ast.SetComp):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.append(node.id)
+            found += bound_names(node)
+    return found
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: getattr(p, "stem", "-"))
+def test_what_an_exercise_uses_means_one_thing_throughout(path):
+    """At the end of the notebook a name has its last value, not the one that was explained."""
+    bound: dict[str, set[int]] = {}
+    for k, cell in enumerate(nbformat.read(path, as_version=4).cells):
+        if cell.cell_type == "code":
+            for name in bound_names(ast.parse(cell.source)):
+                bound.setdefault(name, set()).add(k)
+    for text in cells(path, "markdown"):
+        for solution in re.findall(r"<details>.*?```python\n(.*?)```", text, re.DOTALL):
+            tree = ast.parse(solution)
+            read = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+            twice = {
+                n: bound[n] for n in read - set(bound_names(tree)) if len(bound.get(n, ())) > 1
+            }
+            assert not twice, f"bound in several cells: {twice}\n{solution}"
 
 
 def test_the_typed_result_is_recognised():

@@ -51,8 +51,9 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="sends Ctrl-C to a POSIX process group")
-def test_ctrl_c_ends_the_training_and_begins_no_other_network(tmp_path):
+@pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGKILL", 9)])
+def test_a_signal_ends_the_training_and_begins_no_other_network(tmp_path, end):
     script, begun = tmp_path / "script.py", tmp_path / "begun"
     script.write_text(SCRIPT)
     begun.mkdir()
@@ -69,8 +70,11 @@ def test_ctrl_c_ends_the_training_and_begins_no_other_network(tmp_path):
         for _ in range(min(8, os.cpu_count() or 1)):  # until all workers are at work
             process.stdout.readline()
         before = set(begun.iterdir())
-        os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=20)
+        if end == signal.SIGINT:
+            os.killpg(process.pid, end)  # what a terminal does
+        else:
+            process.send_signal(end)  # the parent alone, as a scheduler or `timeout` does
+        process.communicate(timeout=20)  # would not end while a worker holds the pipes
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
