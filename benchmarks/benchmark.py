@@ -23,9 +23,11 @@ from functools import partial
 import numpy as np
 import torch
 
-from segleak_utils import attacks, patchnets, representations
-from segleak_utils.labels import MAPILLARY_TABLE, to_train_ids
-from segleak_utils.synthstreets import CLASSES, render_scene
+from segleak_utils import attacks, representations
+from segleak_utils.attacks import patchnets
+from segleak_utils.data import CLASSES, to_train_ids
+from segleak_utils.data.labels import MAPILLARY_TABLE
+from segleak_utils.synthstreets import render_scene
 
 N_CLASSES = len(CLASSES)
 MAPILLARY_CLASSES = 66
@@ -61,11 +63,11 @@ def seconds(*ways: Callable[[], object], repeats: int) -> list[float]:
 
 def scenes_rows(repeats: int, n_scenes: int) -> list[Row]:
     """Rendering a set from nothing, the start of the worker processes included."""
-    from segleak_utils import data
+    from segleak_utils import synthstreets
 
     def render(workers: int | None) -> torch.Tensor:
         with tempfile.TemporaryDirectory() as root:  # a new one, or the cache would answer
-            scenes = data.synthstreets(
+            scenes = synthstreets.draw(
                 "harbour", 0, 0, n_scenes, root=root, workers=workers, progress=False
             )
             return torch.stack([scenes[i][0] for i in (0, n_scenes - 1)])
@@ -244,7 +246,7 @@ def dense_rows(repeats: int, n_images: int) -> list[Row]:
     labelled = attacks.represent(posterior, mask, "loss map + label")
     maps = torch.cat([labelled[:, :1], labelled[:, :1].roll(1, 0), labelled[:, 1:]], 1)
     torch.manual_seed(0)
-    net = patchnets.PatchNet(patchnets.CALIBRATED, N_CLASSES)
+    net = patchnets.PatchNet(patchnets.CALIBRATED_MAP, N_CLASSES)
     net = net.eval().to(memory_format=torch.channels_last)
     rows = []
     for n_patches in (6, 50, 500):

@@ -8,17 +8,14 @@ look out, where the caller has had it.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segleak_utils.representations import argmax_posterior, check_posterior, one_hot
-from segleak_utils.victims import device_of, posteriors
 
 LARGEST_STD = 1e6  # far beyond any use; float32 overflows later
 SMALLEST_RELEASED = 1e-6  # noise may leave a class no less: a negative probability is none
@@ -30,6 +27,9 @@ def label_only(posterior: Tensor, *, check: bool = True) -> Tensor:
     """Argmax as a service would send it: the most probable class of each pixel, int64 [N,H,W].
 
     `from_labels` brings it back into the form of a posterior: both say the same.
+
+    >>> label_only(torch.tensor([0.2, 0.5, 0.3]).view(1, 3, 1, 1))
+    tensor([[[1]]])
     """
     return argmax_posterior(posterior, check=check).argmax(1)
 
@@ -38,6 +38,9 @@ def from_labels(labels: Tensor, n_classes: int) -> Tensor:
     """Released labels [N,H,W] as a posterior float32 [N,C,H,W] that is one at the label.
 
     Raises ValueError for a label outside 0..C-1: a service predicts a class, never void.
+
+    >>> from_labels(torch.tensor([[[1]]]), 3).flatten()
+    tensor([0., 1., 0.])
     """
     if labels.numel() and not 0 <= labels.min() <= labels.max() < n_classes:
         found = f"{int(labels.min())}..{int(labels.max())}"
@@ -52,6 +55,11 @@ def gaussian_noise(
 
     With ``std=0`` the posterior itself. Raises ValueError for an `std` that is negative, not
     finite, or above a million.
+
+    >>> posterior = torch.tensor([0.2, 0.5, 0.3]).view(1, 3, 1, 1)
+    >>> noisy = gaussian_noise(posterior, 0.1, torch.Generator().manual_seed(0))
+    >>> bool(torch.equal(noisy, posterior)), round(float(noisy.sum()), 5)
+    (False, 1.0)
     """
     if not 0 <= std <= LARGEST_STD:
         raise ValueError(f"std is {std}; expected a finite number from 0 to {LARGEST_STD:g}")
@@ -67,6 +75,9 @@ def top_k(posterior: Tensor, k: int, *, check: bool = True) -> Tensor:
     """Only the `k` most probable classes of a pixel, divided by their sum; the others are zero.
 
     Raises ValueError for a `k` outside 1..C.
+
+    >>> top_k(torch.tensor([0.5, 0.3, 0.2]).view(1, 3, 1, 1), 2).flatten()  # 5/8, 3/8
+    tensor([0.6250, 0.3750, 0.0000])
     """
     _check(posterior, check)
     n_classes = posterior.shape[1]
@@ -85,6 +96,9 @@ def rounding(posterior: Tensor, digits: int, *, check: bool = True) -> Tensor:
 
     Where all would be rounded to zero, the most probable class is released alone. Raises
     ValueError for less than one digit, or more than the seven that a float32 has.
+
+    >>> rounding(torch.tensor([0.54, 0.42, 0.04]).view(1, 3, 1, 1), 1).flatten()  # 5/9, 4/9
+    tensor([0.5556, 0.4444, 0.0000])
     """
     if digits not in range(1, 8):
         raise ValueError(f"digits is {digits}; expected a whole number from 1 to 7")
@@ -101,42 +115,15 @@ def temperature(posterior: Tensor, t: float, *, check: bool = True) -> Tensor:
     """Every probability to the power 1/t, divided by their sum: t > 1 makes a posterior flatter.
 
     Raises ValueError for a `t` that is not finite and positive.
+
+    >>> temperature(torch.tensor([0.9, 0.1]).view(1, 2, 1, 1), 2).flatten()  # as 3 to 1
+    tensor([0.7500, 0.2500])
     """
     if not (math.isfinite(t) and t > 0):
         raise ValueError(f"temperature is {t}; expected a finite number > 0")
     _check(posterior, check)
     loss = posterior.clamp(min=1e-30).log()
     return ((loss - loss.amax(1, keepdim=True)) / t).softmax(1)  # 0 / t: no overflow at the top
-
-
-def mc_dropout(model: nn.Module, passes: int, *, seed: int) -> Callable[[Tensor], Tensor]:
-    """A victim that answers with dropout switched on: the mean of some random passes.
-
-    Returns a function images [N,3,H,W] → logits [N,C,H,W] (the log of the mean posterior), to be
-    used wherever a victim is. Its k-th call draws from `seed` and k. Raises ValueError for a
-    network without dropout, or no pass.
-    """
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
-    if not layers:
-        raise ValueError("the network has no dropout layer; train one with Recipe(dropout=…)")
-    if passes < 1:
-        raise ValueError(f"passes is {passes}; expected at least 1")
-    calls = itertools.count()
-
-    def ask(images: Tensor) -> Tensor:
-        model.eval()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed * 1_000_003 + next(calls))
-            try:
-                for layer in layers:
-                    layer.train()
-                images = images.to(device_of(model))
-                mean = sum(posteriors(model, images) for _ in range(passes)) / passes
-            finally:
-                model.eval()
-        return mean.clamp(min=1e-30).log().cpu()
-
-    return ask
 
 
 def _check(posterior: Tensor, check: bool) -> None:
@@ -154,7 +141,12 @@ class Release:
     def __call__(
         self, posterior: Tensor, generator: torch.Generator, *, check: bool = True
     ) -> Tensor:
-        """What is released of a posterior float [N,C,H,W]; only noise draws from `generator`."""
+        """What is released of a posterior float [N,C,H,W]; only noise draws from `generator`.
+
+        >>> posterior = torch.tensor([0.5, 0.3, 0.2]).view(1, 3, 1, 1)
+        >>> Release("argmax")(posterior, torch.Generator()).flatten()
+        tensor([1., 0., 0.])
+        """
         match self.kind:
             case "nothing":
                 _check(posterior, check)

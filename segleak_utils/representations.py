@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt
 
-from segleak_utils.synthstreets import VOID  # 255
+from segleak_utils.data import VOID
 
 # A probability of zero would give an infinite loss; the paper's public code stops at 1e-30.
 SMALLEST_PROBABILITY = 1e-30
@@ -61,6 +61,10 @@ def structured_loss_map(
 
     Returns float [N, 1, H, W], values 0..69.08 (nats). Paper, section 3.2.
     Raises ValueError for what `check_posterior` refuses.
+
+    >>> posterior = torch.tensor([[0.5, 0.25], [0.5, 0.75]]).view(1, 2, 1, 2)  # 2 classes, 2 pixels
+    >>> structured_loss_map(posterior, torch.tensor([[[0, 255]]]))  # -log .5, and void
+    tensor([[[[0.6931, 0.0000]]]])
     """
     _check_pair(posterior, mask, check)
     return _loss(posterior, mask)
@@ -73,6 +77,13 @@ def concatenation(
 
     Returns float [N, 2C, H, W]. Paper, section 3.2.
     Raises ValueError for what `check_posterior` refuses.
+
+    >>> posterior = torch.tensor([[0.5, 0.25], [0.5, 0.75]]).view(1, 2, 1, 2)
+    >>> concatenation(posterior, torch.tensor([[[1, 255]]]))[0, :, 0]  # a row a channel
+    tensor([[0.5000, 0.2500],
+            [0.5000, 0.7500],
+            [0.0000, 0.0000],
+            [1.0000, 0.0000]])
     """
     _check_pair(posterior, mask, check)
     return _stack_one_hot(posterior, mask, posterior.shape[1])
@@ -85,6 +96,12 @@ def labelled_loss_map(
 
     Returns float [N, 1 + C, H, W]; void pixels are zero in every channel.
     Raises ValueError for what `check_posterior` refuses.
+
+    >>> posterior = torch.tensor([[0.5, 0.25], [0.5, 0.75]]).view(1, 2, 1, 2)
+    >>> labelled_loss_map(posterior, torch.tensor([[[1, 255]]]))[0, :, 0]  # loss, then the label
+    tensor([[0.6931, 0.0000],
+            [0.0000, 0.0000],
+            [1.0000, 0.0000]])
     """
     _check_pair(posterior, mask, check)
     return _stack_one_hot(_loss(posterior, mask), mask, posterior.shape[1])
@@ -94,6 +111,10 @@ def one_hot(mask: torch.Tensor, n_classes: int, *, check: bool = True) -> torch.
     """The mask as float32 [N, n_classes, H, W]; void pixels are all-zero.
 
     Raises ValueError for a mask that is not integer [N, H, W] or holds a foreign label.
+
+    >>> one_hot(torch.tensor([[[1, 0, 255]]]), 2)[0, :, 0]
+    tensor([[0., 1., 0.],
+            [1., 0., 0.]])
     """
     _check_mask_shape(mask)
     if check:
@@ -112,6 +133,10 @@ def global_loss(
     Returns float [N] (nats). A *low* loss points to a member.
     Raises ValueError for what `check_posterior` refuses, for a loss map that is negative or not
     finite, and for an image without a labelled pixel (it has no loss).
+
+    >>> loss = torch.tensor([1.0, 3.0, 0.0]).view(1, 1, 1, 3)
+    >>> global_loss(loss, torch.tensor([[[0, 1, 255]]]))  # void does not count
+    tensor([2.])
     """
     if posterior_or_loss_map.ndim == 4 and posterior_or_loss_map.shape[1] == 1:
         loss_map = posterior_or_loss_map
@@ -132,6 +157,10 @@ def class_losses(
 
     loss_map: float [N, 1, H, W]. Raises ValueError for a loss map that is negative or not finite,
     a mask on another grid, or a label outside 0..n_classes-1 that is not 255.
+
+    >>> loss = torch.tensor([1.0, 3.0, 0.5]).view(1, 1, 1, 3)
+    >>> class_losses(loss, torch.tensor([[[0, 0, 2]]]), 3)  # class 1 is absent
+    tensor([[2.0000,    nan, 0.5000]])
     """
     _check_loss_map(loss_map, mask, check)
     if check:
@@ -146,6 +175,9 @@ def class_shares(mask: torch.Tensor, n_classes: int, *, check: bool = True) -> t
 
     It never touches the victim, so it feeds the blind baseline.
     Raises ValueError for a foreign label or an image without a labelled pixel.
+
+    >>> class_shares(torch.tensor([[[0, 0, 0, 1, 255]]]), 3)
+    tensor([[0.7500, 0.2500, 0.0000]])
     """
     _check_mask_shape(mask)
     if check:
@@ -161,6 +193,9 @@ def boundary_distance(mask: torch.Tensor) -> torch.Tensor:
     A boundary pixel has a neighbour (above, below, left or right) of another label, void included;
     its distance is 0. In a mask of one label there is no boundary: infinite.
     Raises ValueError for a mask that is not integer [N, H, W].
+
+    >>> boundary_distance(torch.tensor([[[0, 0, 0, 1, 1]]]))
+    tensor([[[2., 1., 0., 0., 1.]]])
     """
     _check_mask_shape(mask)
     labels = mask.cpu().numpy()
@@ -180,6 +215,9 @@ def near_boundary(mask: torch.Tensor, within: int = 2) -> torch.Tensor:
 
     Void is no class: it makes no boundary, and is never near one.
     Raises ValueError for a mask that is not integer [N, H, W].
+
+    >>> near_boundary(torch.tensor([[[0, 0, 0, 1, 255, 255, 2]]]), within=1)
+    tensor([[[False, False,  True,  True, False, False, False]]])
     """
     _check_mask_shape(mask)
     labels, labelled = mask.float()[:, None], (mask != VOID)[:, None]
@@ -197,6 +235,10 @@ def dice(posterior: torch.Tensor, mask: torch.Tensor, *, check: bool = True) -> 
     that are absent leave the mean instead of entering it as a perfect zero loss.
     A *high* Dice points to a member.
     Raises ValueError for what `check_posterior` refuses, and for an image without a labelled pixel.
+
+    >>> posterior = torch.tensor([[0.75, 0.25], [0.25, 0.75]]).view(1, 2, 1, 2)
+    >>> dice(posterior, torch.tensor([[[0, 1]]]))  # 2 * .75 / (1 + 1) for both classes
+    tensor([0.7500])
     """
     _check_pair(posterior, mask, check)
     n_classes = posterior.shape[1]
@@ -216,6 +258,9 @@ def argmax_posterior(posterior: torch.Tensor, *, check: bool = True) -> torch.Te
 
     Returns float [N, C, H, W], exactly one 1 a pixel; on a tie the first class wins.
     Raises ValueError for what `check_posterior` refuses; a NaN is refused also with `check=False`.
+
+    >>> argmax_posterior(torch.tensor([0.2, 0.5, 0.3]).view(1, 3, 1, 1)).flatten()
+    tensor([0., 1., 0.])
     """
     _check_posterior_shape(posterior)
     if check:

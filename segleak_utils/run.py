@@ -32,6 +32,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = "segleak.stamp"
+EXTRA = "all"  # what is installed beside the core
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 RELAUNCHED = "SEGLEAK_RELAUNCHED"
 
@@ -49,13 +50,17 @@ def check_python(version: tuple[int, ...]) -> None:
 
 
 def requirements(root: Path = ROOT) -> list[str]:
-    """Return the dependency list of pyproject.toml, e.g. ``["torch>=2.9,<2.16", …]``."""
+    """Return what `EXTRA` of pyproject.toml comes to, e.g. ``["torch>=2.9,<2.16", …]``."""
     import tomllib
 
     path = root / "pyproject.toml"
     if not path.is_file():
         raise SystemExit(f"{path} is missing: run segleak from a checkout of its repository.")
-    return tomllib.loads(path.read_text(encoding="utf-8"))["project"]["dependencies"]
+    project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+    (everything,) = project["optional-dependencies"][EXTRA]  # segleak[train,dp,…]
+    extras = everything.partition("[")[2].rstrip("]").split(",")
+    parts = [project["dependencies"], *(project["optional-dependencies"][e] for e in extras)]
+    return [text for part in parts for text in part]
 
 
 def unmet(wanted: list[str]) -> list[str]:
@@ -163,7 +168,7 @@ def make_venv(folder: Path = VENV, root: Path = ROOT) -> Path:
             )
         venv.EnvBuilder(with_pip=True, clear=not runs, symlinks=os.name != "nt").create(folder)
     stamp.unlink(missing_ok=True)
-    what = ["--constraint", root / "constraints.txt", "--editable", root]
+    what = ["--constraint", root / "constraints.txt", "--editable", f"{root}[{EXTRA}]"]
     code = relay(
         [python, "-m", "pip", "install", "--disable-pip-version-check", *what],
         env={**os.environ, "PIP_USER": "0"},  # a --user default of the user's fails in .venv
@@ -334,7 +339,7 @@ def run_tests(rest: list[str]) -> int:
 
 def notebooks(options: argparse.Namespace) -> int:
     """Run the notebooks headlessly and print the table."""
-    from segleak_utils import execution
+    from segleak_utils.running import execution
 
     overrides = dict(options.overrides)
     if options.preset:
@@ -359,7 +364,7 @@ def dispatch(options: argparse.Namespace) -> int:
     if options.command == "test":
         return run_tests(options.rest)
     if options.command == "lab":
-        from segleak_utils import execution
+        from segleak_utils.running import execution
 
         command = [sys.executable, "-m", "jupyterlab"]
         command.append(f"--ServerApp.root_dir={options.notebooks}")
@@ -368,18 +373,19 @@ def dispatch(options: argparse.Namespace) -> int:
     if options.command in ("beyond", "audit", "growth"):
         return beyond_the_paper(options)
     if options.command in ("weights", "camvid", "defenses"):
-        from segleak_utils import camvid, experiment, frontier, training
+        from segleak_utils import studies
+        from segleak_utils.studies import camvid, frontier, weights
 
         try:
             if options.command == "weights":
-                training.train_weights(options.names, force=options.force)
+                weights.train_weights(options.names, force=options.force)
             elif options.command == "camvid":
                 camvid.camvid_experiment(options.root, preset=options.preset or "full")
             elif options.camvid:
                 found = camvid.camvid_defenses(options.camvid, preset=options.preset or "full")
                 print(frontier.table(found))
             else:
-                plan = experiment.Plan(experiment.Sizes(n_nonmembers=options.nonmembers))
+                plan = studies.Plan(studies.Sizes(n_nonmembers=options.nonmembers))
                 scenario = frontier.synthstreets(plan)
                 print(frontier.table(frontier.measure(scenario, frontier.services())))
         except (ValueError, FileNotFoundError) as error:
@@ -393,12 +399,12 @@ def dispatch(options: argparse.Namespace) -> int:
 
 def beyond_the_paper(options: argparse.Namespace) -> int:
     """Run one of the commands behind notebook 06; return its exit code."""
-    from segleak_utils import beyond, camvid, dpaudit, experiment, growth, online
+    from segleak_utils.studies import beyond, camvid, epsilon, experiment, growth, online
 
     try:
         plan = experiment.plan_of(options.preset or "quick")
         if options.command == "audit":
-            dpaudit.audit(plan, canaries=options.canaries)
+            epsilon.audit(plan, canaries=options.canaries)
         elif options.command == "growth":
             growth.growth(plan, jobs=options.jobs, cluster=options.cluster)
         elif options.camvid:
@@ -417,20 +423,22 @@ def beyond_the_paper(options: argparse.Namespace) -> int:
 
 def reproduce(options: argparse.Namespace) -> int:
     """Run one of the commands of docs/reproduce.md; return its exit code."""
-    from segleak_utils import examples, labels, paper, streetvictims
+    from segleak_utils import data
+    from segleak_utils.studies import paper, published
+    from segleak_utils.victims import encoders
 
     try:
         if options.command == "labels":
-            converted, kept = labels.convert_mapillary(options.mapillary)
+            converted, kept = data.convert_mapillary(options.mapillary)
             print(f"segleak: {converted} labels converted, {kept} were there already")
         elif options.command == "encoder":
             path = ROOT / "build" / "encoders" / f"{options.name}.safetensors"
-            print(f"segleak: {path}, SHA-256 {streetvictims.fetch_encoder(options.name, path)}")
+            print(f"segleak: {path}, SHA-256 {encoders.fetch_encoder(options.name, path)}")
         elif options.command == "examples":
             told = {"kind": "dpsgd" if options.dpsgd else "sgd", "argmax": options.argmax}
             told |= {"gaussian_std": options.gauss, "n_patches": options.patches}
             told |= {"dilated": options.dilated, "seed": options.seed, "progress": True}
-            print(examples.table(options.root, options.attackers, **told))
+            print(published.table(options.root, options.attackers, **told))
         else:
             run = paper.run_of(options.config, options.roots, options.lists, options.out)
             if options.step == "train":

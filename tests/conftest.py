@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from segleak_utils import attacks, execution, experiment
+from segleak_utils import studies
+from segleak_utils.attacks import patchnets
+from segleak_utils.running import execution
+from segleak_utils.studies import experiment, patchattacks, shelf
+from segleak_utils.studies.plan import WEIGHTS
 
 
 @pytest.fixture(scope="session")
@@ -23,15 +27,15 @@ def camvid_root() -> Path:
 @pytest.fixture(scope="session")
 def build(tmp_path_factory) -> Path:
     """A build folder with all notebooks executed; SEGLEAK_EXECUTED names one that is there."""
-    plan = experiment.Plan()
+    plan = studies.Plan()
     wanted = {*experiment.network_names(plan), *plan.further}
     wanted |= {
-        f"attack-{setting}-{experiment.slug(r)}"
+        f"attack-{setting}-{patchattacks.slug(r)}"
         for setting in experiment.SETTINGS
-        for r in attacks.REPRESENTATIONS
+        for r in patchnets.REPRESENTATIONS
     }
-    shipped = {path.stem for path in experiment.WEIGHTS.glob("*.safetensors")}
-    missing = sorted(wanted - (shipped & experiment.manifest(experiment.WEIGHTS).keys()))
+    shipped = {path.stem for path in WEIGHTS.glob("*.safetensors")}
+    missing = sorted(wanted - (shipped & shelf.manifest(WEIGHTS).keys()))
     if missing:
         pytest.skip(f"not in weights/ and its manifest.json yet: {', '.join(missing)}")
     if os.environ.get("SEGLEAK_EXECUTED"):
@@ -47,7 +51,7 @@ def _contest_build(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def contest_plan(_contest_build, monkeypatch) -> experiment.Plan:
+def contest_plan(_contest_build, monkeypatch) -> studies.Plan:
     """The default experiment with 200 non-members; what its networks said is kept for all tests."""
     monkeypatch.setenv("SEGLEAK_BUILD", str(_contest_build))
-    return experiment.Plan(experiment.Sizes(n_nonmembers=200), progress=False)
+    return studies.Plan(studies.Sizes(n_nonmembers=200), progress=False)

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from segleak_utils import data, experiment, protected, victims
-from segleak_utils.patchnets import deep_stem_resnet50
+from segleak_utils import data, studies, victims
+from segleak_utils.attacks.patchnets import deep_stem_resnet50
+from segleak_utils.studies import experiment, protected
 
 GRID = (128, 256)
 VICTIMS = {"sgd": "", "dpsgd": "tuned-12"}  # variants of victim-0
@@ -34,7 +35,7 @@ def make(
 
     `label_scale` 8: labels and images of 1024x2048. `seed` chooses the scenes, drawn in `drawn`.
     """
-    plan = experiment.Plan(data_root=drawn or root.parent / "drawn", progress=False)
+    plan = studies.Plan(data_root=drawn or root.parent / "drawn", progress=False)
     whole = experiment.split(plan, "dependent")
     rng = np.random.default_rng(seed)
     for group, scenes in (("train", whole.victim_members), ("val", whole.victim_nonmembers)):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from segleak_utils import execution
+from segleak_utils.running import execution
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page

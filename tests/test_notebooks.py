@@ -10,7 +10,9 @@ import nbformat
 import pytest
 import sweep
 
-from segleak_utils import attacks, beyond, difficulty, execution, experiment, results
+from segleak_utils.attacks import contests, patchnets, references
+from segleak_utils.running import execution, results
+from segleak_utils.studies import beyond
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
@@ -125,14 +127,14 @@ def test_every_figure_is_a_picture(build):
 @pytest.mark.timeout(1800)
 def test_the_table_has_every_attack_on_two_victims(build):
     table = results.read(build)
-    learned = {experiment.patch_attack(r) for r in attacks.REPRESENTATIONS}
-    wanted = {experiment.BLIND, experiment.GLOBAL, experiment.LOGISTIC} | learned
+    learned = {contests.patch_attack(r) for r in patchnets.REPRESENTATIONS}
+    wanted = {contests.BLIND, contests.GLOBAL, contests.LOGISTIC} | learned
     for victim in ("victim-0", "victim-1"):
         rows = [row for row in table if row.victim == victim]
         assert wanted <= {row.attack for row in rows}, victim
         for row in rows:
             assert row.n_nonmembers >= 2000 and row.tpr_at_1pct is not None
-            if row.attack == experiment.BLIND:
+            if row.attack == contests.BLIND:
                 assert row.auc_low <= 0.5 <= row.auc_high, row
             elif row.attack in learned:
                 assert row.auc_low > 0.5, row
@@ -147,7 +149,7 @@ def test_the_shipped_contest_is_what_the_notebook_finds_again(build):
         if (line.victim, line.setting) == ("victim-0", "dependent") and line.networks in (0, 2)
     }
     found = [row for row in results.read(build) if row.notebook == "06_beyond_the_paper"]
-    assert {difficulty.CALIBRATED, difficulty.RMIA} <= {row.attack for row in found}
+    assert {references.CALIBRATED, references.RMIA} <= {row.attack for row in found}
     for row in found:
         line = shipped[row.attack]
         assert row.auc == pytest.approx(line.auc, abs=0.005), row.attack  # other hardware, bf16

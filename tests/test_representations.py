@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from segmentation_models_pytorch.losses import DiceLoss
 
+from segleak_utils.data import VOID
 from segleak_utils.representations import (
     LOSS_SCALE,
     argmax_posterior,
@@ -24,7 +25,6 @@ from segleak_utils.representations import (
     one_hot,
     structured_loss_map,
 )
-from segleak_utils.synthstreets import VOID
 
 WRONG = -np.log(1e-30)  # 69.0776
 

@@ -1,5 +1,7 @@
 """The lists that must agree: pyproject, environment.yml, constraints, README, .ci/run."""
 
+from __future__ import annotations
+
 import ast
 import os
 import re
@@ -108,7 +110,7 @@ def test_ci_script_is_executable_and_parses():
 
 
 def test_readme_names_the_notebooks_that_have_parameters():
-    from segleak_utils.parameters import MODELS
+    from segleak_utils.running.parameters import MODELS
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| `(\d\d_\w+)` \|", readme, re.MULTILINE) == list(MODELS)

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from segleak_utils import streetvictims
 from segleak_utils.data import VOID, Scenes
-from segleak_utils.streetvictims import StreetRecipe, is_first, processes, train_street_victim
+from segleak_utils.victims import street
+from segleak_utils.victims.processes import is_first, processes
+from segleak_utils.victims.street import StreetRecipe, train_street_victim
 
 NAMES = ("road", "car", "sky")
 SMALL = StreetRecipe(
@@ -51,7 +52,7 @@ def gap(ours: dict, theirs: dict) -> float:
 
 def interrupted_at(call: int):
     """The loss, which Ctrl-C strikes at its n-th call."""
-    calls, whole = [], streetvictims.global_loss
+    calls, whole = [], street.global_loss
 
     def loss(*args):
         calls.append(1)
@@ -73,19 +74,19 @@ def main(folder: Path) -> None:
     model, found["history"] = train_street_victim(SMALL, members, **arguments)
     weights = model.state_dict()
 
-    whole = streetvictims.global_loss
-    streetvictims.global_loss = interrupted_at(4)
+    whole = street.global_loss
+    street.global_loss = interrupted_at(4)
     try:
         train_street_victim(SMALL, members, checkpoint=folder / "run.pt", **arguments)
     except KeyboardInterrupt:
         found["stopped_after"] = torch.load(folder / "run.pt", weights_only=True)["run"]["epoch"]
-    streetvictims.global_loss = whole
+    street.global_loss = whole
     model, history = train_street_victim(SMALL, members, checkpoint=folder / "run.pt", **arguments)
     found["resumed"] = gap(model.state_dict(), weights), history == found["history"]
 
-    streetvictims.global_loss = naive_loss
+    street.global_loss = naive_loss
     found["naive"] = gap(train_street_victim(SMALL, members, **arguments)[0].state_dict(), weights)
-    streetvictims.global_loss = whole
+    street.global_loss = whole
 
     try:
         train_street_victim(SMALL.model_copy(update={"batch": 5}), members, **arguments)

@@ -1,0 +1,66 @@
+"""Online attacks: the attacker trains networks on the very images in question, half of them each.
+
+Carlini et al., "Membership inference attacks from first principles", IEEE S&P 2022, section V.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+
+from segleak_utils.attacks import calibration
+from segleak_utils.attacks.contests import Attack
+
+ONLINE = "LiRA, online, fixed variance"
+OFFLINE = "LiRA, offline, the same networks"
+
+
+def halves(n_images: int, n_networks: int, seed: int) -> np.ndarray:
+    """Which images each network is trained on: bool [networks, images], half of each image's.
+
+    Every choice of half of the networks is dealt to as many images, in random order.
+    ValueError for an odd number of networks, or less than four: two of a kind have no deviation.
+
+    >>> halves(6, 4, seed=0).sum(0)  # each image is inside half of the four networks
+    array([2, 2, 2, 2, 2, 2])
+    """
+    if n_networks < 4 or n_networks % 2:
+        raise ValueError(f"{n_networks} networks: expected an even number, 4 or more")
+    choices = list(combinations(range(n_networks), n_networks // 2))
+    order = np.random.default_rng(seed).permutation(n_images) % len(choices)
+    inside = np.zeros((n_networks, n_images), bool)
+    for image, choice in enumerate(order):
+        inside[list(choices[choice]), image] = True
+    return inside
+
+
+def online_attacks(target: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> list[Attack]:
+    """Online LiRA, and offline LiRA by the same networks.
+
+    target: the victim's confidences [N] (`calibration.confidence`); theirs: those of the attacker's
+    networks, [K,N]; inside: bool [K,N], which of them were trained on the image, half of them for
+    each image. ValueError for other shapes, or another share.
+
+    >>> inside = np.array([[True, False], [True, False], [False, True], [False, True]])
+    >>> theirs = np.where(inside, 3.0, 0.0) + np.array([[0.0], [1.0], [0.0], [1.0]])
+    >>> target = np.array([3.5, 0.5])  # like the networks that were trained on the first image
+    >>> online, offline = online_attacks(target, theirs, inside)
+    >>> online.scores > online.threshold
+    array([ True, False])
+    """
+    if theirs.shape != inside.shape or theirs.shape[1:] != target.shape:
+        found = f"{target.shape}, {theirs.shape} and {inside.shape}"
+        raise ValueError(f"shapes {found}; expected [N], [K,N] and [K,N]")
+    if len(inside) % 2 or (inside.sum(0) != len(inside) // 2).any():
+        raise ValueError("each image must be inside half of the networks: see `halves`")
+    # each image has networks of its own on either side: [K/2,N] both
+    first = np.argsort(~inside, axis=0, kind="stable")
+    within, out = np.split(np.take_along_axis(theirs, first, 0), 2)
+    scores = {
+        ONLINE: calibration.lira_online(target, within, out, fixed=True),
+        OFFLINE: calibration.lira_offline(target, out, fixed=True),
+    }
+    # a likelihood ratio of 1; offline, as far above the others as they lie around their mean
+    thresholds = {ONLINE: 0.0, OFFLINE: 1.0}
+    return [Attack(name, "confidence", s, thresholds[name]) for name, s in scores.items()]

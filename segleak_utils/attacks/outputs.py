@@ -1,0 +1,163 @@
+"""What a network said about some images, as the attacker keeps it: the seam of the whole house.
+
+Whoever has a network asks it (`ask`, or ten lines of their own) and hands the `Outputs` over; the
+attacks ask nobody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segleak_utils import representations
+from segleak_utils.attacks.patchnets import CALIBRATED_MAP, REPRESENTATIONS, Representation
+from segleak_utils.attacks.windows import crop
+from segleak_utils.data import Scenes
+from segleak_utils.victims import posterior_batches
+from segleak_utils.victims.store import Posteriors
+
+
+def represent(posterior: Tensor, masks: Tensor, representation: Representation) -> Tensor:
+    """A representation float32 [B,K,H,W] of posteriors [B,C,H,W] that were checked before."""
+    if representation == "loss map":
+        return representations.structured_loss_map(posterior, masks, check=False)
+    if representation == "loss map + label":
+        return representations.labelled_loss_map(posterior, masks, check=False)
+    if representation == "concatenation":
+        return representations.concatenation(posterior, masks, check=False)
+    raise ValueError(f"unknown representation {representation!r}; known: {REPRESENTATIONS}")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one network gave away on some scenes, as the attacker keeps it.
+
+    loss_maps: float16 [N,1,H,W]; masks: uint8 [N,H,W]; member: bool [N], whether the network was
+    trained on the scene; posteriors: float16 [N,C,H,W] or None where only the loss was kept;
+    those of a `store` stay on disk until some are asked for. references: float16 [N,1,H,W], the
+    mean loss maps of networks that never saw the images, or None where nobody asked one.
+    """
+
+    loss_maps: Tensor
+    masks: Tensor
+    member: np.ndarray
+    n_classes: int
+    posteriors: Tensor | Posteriors | None = None
+    references: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, posteriors: Tensor, masks: Tensor, member: np.ndarray, *, keep_posteriors: bool = True
+    ) -> Outputs:
+        """From posteriors float [N,C,H,W], masks integer [N,H,W] (255 is void) and member bool [N].
+
+        Memory: without `keep_posteriors` only the losses stay. Raises ValueError for what
+        `representations.check_posterior` refuses, and for another `member`.
+
+        >>> posteriors = torch.tensor([[[[0.5]], [[0.5]]], [[[0.25]], [[0.75]]]])
+        >>> shown = Outputs.of(posteriors, torch.tensor([[[0]], [[1]]]), np.array([True, False]))
+        >>> shown.loss_maps.flatten()
+        tensor([0.6934, 0.2876], dtype=torch.float16)
+        """
+        member = np.asarray(member)
+        if member.dtype != bool or member.shape != (len(masks),):
+            found = f"{member.dtype} {member.shape}"
+            raise ValueError(f"member is {found}; expected bool ({len(masks)},), one for each mask")
+        loss = representations.structured_loss_map(posteriors, masks).half()
+        kept = posteriors.half() if keep_posteriors else None
+        return cls(loss, masks.byte(), member, posteriors.shape[1], kept)
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex key of what was said: losses, references' losses, labels and who is a member."""
+        content = hashlib.sha256(f"{self.n_classes}".encode())
+        for part in (self.loss_maps, self.masks, self.references):
+            if part is not None:
+                content.update(f"{part.dtype} {tuple(part.shape)}".encode())
+                content.update(part.contiguous().numpy().tobytes())
+        content.update(self.member.tobytes())
+        return content.hexdigest()
+
+    def subset(self, indices: np.ndarray) -> Outputs:
+        """The outputs on the images at `indices`, int or bool."""
+        chosen = torch.arange(len(self))[torch.from_numpy(np.asarray(indices))]
+        kept = None if self.posteriors is None else self.posteriors.index_select(0, chosen)
+        theirs = None if self.references is None else self.references[chosen]
+        return replace(
+            self,
+            loss_maps=self.loss_maps[chosen],
+            masks=self.masks[chosen],
+            member=self.member[indices],
+            posteriors=kept,
+            references=theirs,
+        )
+
+    def cut(self, corners: Tensor, patch: int) -> Outputs:
+        """One square patch of each image; corners: int64 [N,1,2]."""
+        kept = None if self.posteriors is None else crop(self.posteriors[:], corners, patch)
+        theirs = None if self.references is None else crop(self.references, corners, patch)
+        return replace(
+            self,
+            loss_maps=crop(self.loss_maps, corners, patch),
+            masks=crop(self.masks[:, None], corners, patch)[:, 0],
+            posteriors=kept,
+            references=theirs,
+        )
+
+    def maps(self, representation: Representation, indices: Tensor | slice) -> Tensor:
+        """The representation float32 [B,K,H,W] of the images at `indices`."""
+        masks = self.masks[indices].long()
+        if representation == "concatenation":
+            if self.posteriors is None:
+                raise ValueError(
+                    "the posteriors of these outputs were not kept; collect them with "
+                    "keep_posteriors=True"
+                )
+            return represent(self.posteriors[indices].float(), masks, representation)
+        loss_maps = self.loss_maps[indices].float()
+        if representation == "loss map":
+            return loss_maps
+        label = representations.one_hot(masks, self.n_classes)
+        if representation == "loss map + label":
+            return torch.cat([loss_maps, label], 1)
+        if representation == CALIBRATED_MAP:
+            if self.references is None:
+                raise ValueError("no reference was asked about these images: see `calibration`")
+            calibrated = loss_maps - self.references[indices].float()
+            return torch.cat([loss_maps, calibrated, label], 1)
+        raise ValueError(f"unknown representation {representation!r}; known: {REPRESENTATIONS}")
+
+
+def ask(
+    model: nn.Module,
+    members: Scenes,
+    nonmembers: Scenes,
+    *,
+    keep_posteriors: bool = False,
+    release: Callable[[Tensor], Tensor] | None = None,
+    progress: str | None = None,
+) -> Outputs:
+    """Query a network on scenes it was trained on and on scenes it was not.
+
+    `release` is a defence that its posteriors pass through.
+    """
+    kept: list[tuple[Tensor, ...]] = []
+    for scenes in (members, nonmembers):
+        name = progress and f"{progress}, {len(scenes)} scenes"
+        for posterior, masks in posterior_batches(model, scenes, progress=name):
+            posterior = posterior if release is None else release(posterior)
+            loss = representations.structured_loss_map(posterior, masks).half()
+            kept.append((loss, masks.byte(), posterior.half() if keep_posteriors else masks[:0]))
+    loss_maps, masks, posteriors = (torch.cat(parts) for parts in zip(*kept, strict=True))
+    member = np.arange(len(masks)) < len(members)
+    kept_posteriors = posteriors if keep_posteriors else None
+    return Outputs(loss_maps, masks, member, members.n_classes, kept_posteriors)

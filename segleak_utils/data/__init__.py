@@ -1,0 +1,20 @@
+"""Scenes (images with label masks) from any source, and lists of who trained on what.
+
+Street data sets, CamVid, folders, the authors' example folder; files that are written whole.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["examples", "imagefiles", "labels", "lists", "workers"],
+    submod_attrs={
+        "classes": ["CLASSES", "PALETTE", "VOID"],
+        "drives": ["blocks", "camvid", "camvid_split", "download_camvid"],
+        "labels": ["convert_mapillary", "to_train_ids"],
+        "scenes": ["Scenes", "files", "folder"],
+        "splits": ["Split"],
+        "streets": ["bdd100k", "cityscapes", "mapillary"],
+        "whole": ["replace_file", "sha256"],
+    },
+)

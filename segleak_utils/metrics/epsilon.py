@@ -1,0 +1,248 @@
+"""What an attack proves of epsilon: lower confidence bounds, from many images or from one training.
+
+(epsilon, delta) bounds every attack's hits by its false alarms, so an attack that does better
+refutes the promise. Jagielski, Ullman and Oprea, "Auditing differentially private machine
+learning", NeurIPS 2020; Nasr et al., "Adversary instantiation", IEEE S&P 2021; Steinke, Nasr and
+Jagielski, "Privacy auditing with one (1) training run", NeurIPS 2023. The other way round nothing
+follows: a lower bound far below the promise may mean a weak attack or few images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from scipy.special import expit
+from scipy.stats import beta, binom, binomtest
+
+from segleak_utils.metrics.separation import roc
+
+UNFAIR = 1e-6  # fair coins fall so unevenly once in a million audits
+
+
+# ------------------------------------------------------------------- hits against false alarms
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What hits and false alarms at one threshold prove of epsilon.
+
+    `largest` is what a perfect attack would prove with as many images.
+    """
+
+    epsilon_low: float
+    threshold: float
+    hits: int
+    n_members: int
+    alarms: int
+    n_nonmembers: int
+    delta: float
+    level: float
+    largest: float
+
+
+def epsilon_bound(
+    hits: int,
+    n_members: int,
+    alarms: int,
+    n_nonmembers: int,
+    delta: float,
+    level: float = 0.95,
+) -> float:
+    """Lower confidence bound on epsilon from hits among members and alarms among non-members.
+
+    The larger of log((TPR - delta) / FPR) and its mirror image log((1 - FPR - delta) / (1 - TPR))
+    (Jagielski et al. 2020, section 3; Nasr et al. 2021), with the lower limit of the TPR and the
+    upper one of the FPR, one-sided Clopper-Pearson limits that fail with probability
+    (1 - level) / 2 each. Both directions need the same two limits, so no third share of the level
+    is spent. 0 where nothing can be said. Raises ValueError for counts that are no integers or out
+    of range, delta outside 0..1 or a level outside (0, 1).
+
+    >>> round(epsilon_bound(400, 400, 0, 2000, delta=1e-4), 2)  # a perfect attack on as many images
+    6.29
+    >>> epsilon_bound(40, 400, 200, 2000, delta=1e-4)  # 10 % of both: nothing can be said
+    0.0
+    """
+    for what, count, n in (("hits", hits, n_members), ("alarms", alarms, n_nonmembers)):
+        whole = all(isinstance(x, int | np.integer) for x in (count, n))
+        if not (whole and 0 <= count <= n and n >= 1):
+            raise ValueError(f"{what}: {count} of {n}; expected integers, 0 <= {what} <= n, n >= 1")
+    _check(delta, level)
+    found = _log_ratio(np.array([hits]), n_members, np.array([alarms]), n_nonmembers, delta, level)
+    return max(0.0, float(found[0]))
+
+
+def audited(
+    scores: ArrayLike, member: ArrayLike, delta: float, *, seed: int, level: float = 0.95
+) -> Bound:
+    """Lower bound on epsilon from an attack's scores [n], higher = member.
+
+    The threshold is the one with the largest bound on a random half (by `seed`) of the members and
+    of the non-members; hits and alarms are counted on the other half, which it has not seen. One
+    training has one set of members, so here an image that is in stands beside one that is out: the
+    promise is about one image more or less, the comparison exchanges one for another.
+    Raises ValueError as `metrics.roc`, and for fewer than four members or non-members.
+    """
+    _check(delta, level)
+    curve = roc(scores, member)  # checks both
+    scores, member = np.asarray(scores, np.float64), np.asarray(member)
+    if min(curve.n_members, curve.n_nonmembers) < 4:
+        found = f"{curve.n_members} members and {curve.n_nonmembers} non-members"
+        raise ValueError(f"{found}; expected at least 4 of each, to choose on half of them")
+    rng = np.random.default_rng(seed)
+    choose = np.zeros(len(scores), bool)
+    for group in (member, ~member):
+        at = np.flatnonzero(group)
+        choose[rng.permutation(at)[: len(at) // 2]] = True
+    curve = roc(scores[choose], member[choose])
+    counts = (curve.tpr * curve.n_members, curve.fpr * curve.n_nonmembers)
+    hits, alarms = (np.rint(count).astype(int) for count in counts)
+    found = _log_ratio(hits, curve.n_members, alarms, curve.n_nonmembers, delta, level)
+    best = int(np.argmax(found))
+    threshold = below = curve.thresholds[best]
+    if best and np.isfinite(below):  # half-way to the next score, as `metrics.best_threshold`
+        middle = below / 2 + curve.thresholds[best - 1] / 2
+        threshold = middle if below <= middle < curve.thresholds[best - 1] else below
+    return bound_at(scores[~choose], member[~choose], threshold, delta, level=level)
+
+
+def bound_at(
+    scores: ArrayLike, member: ArrayLike, threshold: float, delta: float, *, level: float = 0.95
+) -> Bound:
+    """Lower bound on epsilon at a threshold that was chosen on *other* images (the shadow's, say).
+
+    Raises ValueError as `metrics.roc`, and for a threshold that is NaN.
+
+    >>> member = np.arange(200) < 100
+    >>> bound = bound_at(member * 1.0, member, 0.5, delta=0)
+    >>> bound.hits, bound.alarms, bound.epsilon_low == bound.largest
+    (100, 0, True)
+    """
+    roc(scores, member)  # for its checks
+    if np.isnan(threshold):
+        raise ValueError("threshold is NaN; expected a number that was chosen on other images")
+    accused, member = np.asarray(scores) > threshold, np.asarray(member)
+    n, m = int(member.sum()), int((~member).sum())
+    hits, alarms = int(accused[member].sum()), int(accused[~member].sum())
+    low = epsilon_bound(hits, n, alarms, m, delta, level)
+    largest = epsilon_bound(n, n, 0, m, delta, level)
+    return Bound(low, float(threshold), hits, n, alarms, m, delta, level, largest)
+
+
+def _log_ratio(hits, n: int, alarms, m: int, delta: float, level: float) -> NDArray[np.float64]:
+    """The bound of each pair of counts, below 0 (or -inf) where it says nothing."""
+    half = (1 - level) / 2
+    tpr = np.where(hits > 0, beta.ppf(half, np.maximum(hits, 1), n - hits + 1), 0.0)
+    fpr = np.where(alarms < m, beta.ppf(1 - half, alarms + 1, np.maximum(m - alarms, 1)), 1.0)
+    with np.errstate(divide="ignore"):
+        one = np.log(np.maximum(tpr - delta, 0)) - np.log(fpr)
+        other = np.log(np.maximum(1 - fpr - delta, 0)) - np.log1p(-tpr)
+    return np.maximum(one, other)
+
+
+# --------------------------------------------------------------------------------- one training
+
+
+@dataclass(frozen=True)
+class OneRun:
+    """What the guesses about `n` canaries prove of epsilon.
+
+    `largest` is what as many guesses would prove if all were right.
+    """
+
+    epsilon_low: float
+    right: int
+    guesses: int
+    n: int
+    delta: float
+    level: float
+    largest: float
+
+
+def one_run(
+    scores: ArrayLike, included: ArrayLike, n_guesses: int, delta: float, level: float = 0.95
+) -> OneRun:
+    """Guess the canaries with the highest scores in, those with the lowest out; count and bound.
+
+    Half of the `n_guesses` go to each end (the odd one to "in"), the rest abstains; so does a group
+    of equal scores that does not fit as a whole, since their order would say what their scores do
+    not. `included`, bool [n], must come from an independent fair coin for each canary, and
+    `n_guesses` from elsewhere than these scores. Steinke et al. 2023, section 5.
+    Raises ValueError for scores that are not finite or of another length, `included` that is not
+    boolean or so uneven that no fair coin did it, and `n_guesses` outside 1..n.
+
+    >>> included = np.arange(100) % 2 == 0
+    >>> found = one_run(included * 1.0, included, n_guesses=100, delta=0)
+    >>> found.right, found.guesses, round(found.epsilon_low, 2)
+    (100, 100, 3.49)
+    """
+    scores, included = np.asarray(scores), np.asarray(included)
+    if scores.ndim != 1 or scores.dtype.kind not in "iuf" or not np.isfinite(scores).all():
+        raise ValueError(f"scores: {scores.dtype} {scores.shape}; expected finite numbers [n]")
+    if included.dtype != bool or included.shape != scores.shape:
+        found = f"{included.dtype} {included.shape}"
+        raise ValueError(f"included: {found}; expected booleans, one for each of {len(scores)}")
+    n = len(scores)
+    if not 1 <= n_guesses <= n:
+        raise ValueError(f"n_guesses is {n_guesses}, expected 1..{n}")
+    if binomtest(int(included.sum()), n).pvalue < UNFAIR:
+        raise ValueError(
+            f"{included.sum()} of {n} canaries are included: that is no fair coin. The audit needs "
+            "each of them included with probability 1/2, independently"
+        )
+    _check(delta, level)
+    ascending, lowest = np.sort(scores), n_guesses // 2
+    highest = n_guesses - lowest
+    floor = ascending[n - highest - 1] if highest < n else -np.inf
+    said_in = scores > floor
+    said_out = scores < ascending[lowest] if lowest else np.zeros(n, bool)
+    guesses = int(said_in.sum() + said_out.sum())
+    right = int((said_in & included).sum() + (said_out & ~included).sum())
+    low, largest = (_one_run_low(n, guesses, r, delta, level) for r in (right, guesses))
+    return OneRun(low, right, guesses, n, delta, level, largest)
+
+
+def one_run_bound(
+    scores: ArrayLike, included: ArrayLike, n_guesses: int, delta: float, level: float = 0.95
+) -> float:
+    """Lower confidence bound on epsilon from a single training: that of `one_run`."""
+    return one_run(scores, included, n_guesses, delta, level).epsilon_low
+
+
+def one_run_p_value(n: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
+    """How likely `right` of the guesses on n canaries are if training is (epsilon, delta)-private.
+
+    At most P[B >= right] + 2 n delta max over i of P[right > B >= right - i] / i, where B counts
+    the successes of as many guesses that are right with probability e^epsilon / (1 + e^epsilon)
+    (Steinke et al. 2023, section 5). Raises ValueError unless 0 <= right <= guesses <= n.
+
+    >>> one_run_p_value(n=10, guesses=4, right=4, epsilon=0, delta=0)  # four fair coins
+    0.0625
+    """
+    if not 0 <= right <= guesses <= n or not epsilon >= 0:
+        raise ValueError(f"{right} of {guesses} guesses on {n} canaries, epsilon {epsilon}")
+    chance = expit(epsilon)
+    value = binom.sf(right - 1, guesses, chance)
+    if delta and right:
+        below = np.cumsum(binom.pmf(np.arange(right - 1, -1, -1), guesses, chance))
+        value += 2 * n * delta * (below / np.arange(1, right + 1)).max()
+    return float(min(value, 1))
+
+
+def _one_run_low(n: int, guesses: int, right: int, delta: float, level: float) -> float:
+    def excess(epsilon: float) -> float:
+        return one_run_p_value(n, guesses, right, epsilon, delta) - (1 - level)
+
+    if excess(0) >= 0:
+        return 0.0
+    high = 1.0
+    while excess(high) < 0:
+        high *= 2
+    return float(brentq(excess, 0, high))
+
+
+def _check(delta: float, level: float) -> None:
+    if not (0 <= delta < 1 and 0 < level < 1):
+        raise ValueError(f"delta {delta}, level {level}; expected 0 <= delta < 1 and 0 < level < 1")

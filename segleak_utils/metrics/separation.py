@@ -1,0 +1,335 @@
+"""How well a membership score separates members from non-members, with its uncertainty.
+
+Conventions: one score per image, the image is the unit; a higher score means "member"; `member` is
+a boolean array; an image is called a member if its score is *strictly above* a threshold. Every
+number comes as an `Interval` with the two sample sizes. All functions raise ValueError for scores
+that are NaN or infinite, labels that are not boolean, arrays of different lengths and fewer than
+two members or non-members.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, logit
+from scipy.stats import binomtest, norm, rankdata, t
+from sklearn.metrics import roc_curve
+
+from segleak_utils.metrics.intervals import Interval, check_level, clopper_pearson
+
+
+@dataclass(frozen=True)
+class Roc:
+    """Points of a ROC, from (0, 0) to (1, 1): calling `scores > thresholds[i]` members gives them.
+
+    fpr, tpr, thresholds: float64 [k]; thresholds fall, the last is -inf.
+    """
+
+    fpr: NDArray[np.float64]
+    tpr: NDArray[np.float64]
+    thresholds: NDArray[np.float64]
+    n_members: int
+    n_nonmembers: int
+
+    @property
+    def smallest_fpr(self) -> float:
+        """1/n: below it a curve is drawn by no non-member at all."""
+        return 1 / self.n_nonmembers
+
+
+def roc(scores: ArrayLike, member: ArrayLike) -> Roc:
+    """Every operating point of a score [n], collinear ones included; tied scores move together.
+
+    >>> curve = roc([3, 2, 1, 0], np.array([True, False, True, False]))
+    >>> curve.fpr, curve.tpr
+    (array([0. , 0. , 0.5, 0.5, 1. ]), array([0. , 0.5, 0.5, 1. , 1. ]))
+    """
+    scores, member = _checked(scores, member)
+    fpr, tpr, at_least = roc_curve(member, scores, drop_intermediate=False)
+    # scikit-learn calls ">= threshold" positive; ">" gives the same points one threshold later.
+    thresholds = np.append(at_least[1:], -np.inf)
+    return Roc(fpr, tpr, thresholds, int(member.sum()), int((~member).sum()))
+
+
+def auc(
+    scores: ArrayLike,
+    member: ArrayLike,
+    level: float = 0.95,
+    method: str = "delong",
+    *,
+    seed: int | None = None,
+    n_boot: int = 2000,
+) -> Interval:
+    """Area under the ROC: the chance that a member scores above a non-member, ties counting half.
+
+    method "delong": the variance of DeLong, DeLong and Clarke-Pearson (Biometrics 44, 1988) from
+    midranks (Sun and Xu, IEEE Signal Processing Letters 21, 2014), put on the logit scale: there
+    the interval stays inside 0..1 and keeps most of its coverage near 1, which the plain one loses
+    (tests/test_metrics.py simulates both).
+    method "bootstrap": percentiles over `n_boot` resamples, members and non-members apart; needs
+    `seed`.
+
+    Both variances vanish when the separation is perfect, which would claim certainty. Then the
+    interval is the exact binomial one for min(members, non-members) disjoint pairs, all of them in
+    order: conservative, but it covers. A score that is the same for all images is .5 [.5, .5].
+    The interval covers the sampling of images, not the training of victim, shadow and attacker.
+
+    >>> auc([3, 2, 1, 0], np.array([True, False, True, False])).value  # 3 of 4 pairs in order
+    0.75
+    """
+    scores, member = _checked(scores, member)
+    check_level(level)
+    inside, outside = scores[member], scores[~member]
+    value, variance = _delong(inside, outside)
+    n = min(len(inside), len(outside))
+    if value in (0.0, 1.0):
+        low, high = clopper_pearson(n if value else 0, n, level)
+    elif method == "delong":
+        z = norm.ppf(0.5 + level / 2)
+        half = z * np.sqrt(variance) / (value * (1 - value))
+        low, high = expit(logit(value) - half), expit(logit(value) + half)
+    elif method == "bootstrap":
+        signs = _signs(inside, outside)
+        means = _resampled_means(signs, seed, n_boot)
+        low, high = _percentiles(0.5 + means / 2, level)
+    else:
+        raise ValueError(f"method {method!r}: expected 'delong' or 'bootstrap'")
+    return Interval(value, float(low), float(high), len(inside), len(outside), level)
+
+
+def paired_auc_difference(
+    scores_a: ArrayLike,
+    scores_b: ArrayLike,
+    member: ArrayLike,
+    *,
+    seed: int,
+    n_boot: int = 2000,
+    level: float = 0.95,
+) -> Interval:
+    """AUC of attack a minus AUC of attack b, both scored on the same images in the same order.
+
+    Percentile interval of a paired bootstrap, members and non-members resampled apart: each
+    resample takes the same images for both attacks, so the difficulty they share cancels. An
+    interval above 0 says that a wins even where the two separate intervals overlap. A score that
+    orders every pair alike in both attacks gives exactly 0 [0, 0].
+
+    >>> member = np.arange(20) < 10
+    >>> order = np.arange(20.0)
+    >>> str(paired_auc_difference(-order, np.exp(-order), member, seed=0))  # the same order
+    '.00 [.00, .00]'
+    """
+    scores_a, checked = _checked(scores_a, member, "scores_a")
+    scores_b, _ = _checked(scores_b, member, "scores_b")
+    check_level(level)
+    difference = _signs(scores_a[checked], scores_a[~checked])
+    difference -= _signs(scores_b[checked], scores_b[~checked])
+    value = float(difference.mean(dtype=np.float64)) / 2
+    low, high = _percentiles(_resampled_means(difference, seed, n_boot) / 2, level)
+    return Interval(value, low, high, *difference.shape, level)
+
+
+def tpr_at_fpr(scores: ArrayLike, member: ArrayLike, fpr: float, level: float = 0.95) -> Interval:
+    """Share of members found while at most `fpr` of the non-members are accused.
+
+    The threshold is the smallest that keeps the observed rate of false alarms at or below `fpr`;
+    non-members tied with it are not accused. Clopper-Pearson interval over the members.
+    It does *not* cover the threshold's own uncertainty: the threshold is a quantile of these
+    non-members, so with few of them above it (fpr times n below about 10) the true rate of false
+    alarms may well be twice the target.
+    Raises ValueError for an fpr below 1/n, which no number of non-members n can show.
+
+    >>> scores = [9, 8, 3, 7, 2, 1, 0]
+    >>> tpr_at_fpr(scores, np.arange(7) < 3, fpr=0.25).value  # one of four may be accused: the 7
+    1.0
+    """
+    scores, member = _checked(scores, member)
+    check_level(level)
+    inside, outside = scores[member], np.sort(scores[~member])
+    if not 0 < fpr <= 1:
+        raise ValueError(f"fpr is {fpr}, expected more than 0 and at most 1")
+    # The small addend is for products such as .29 * 100 = 28.999999999999996.
+    accused = int(np.floor(fpr * len(outside) + 1e-9))
+    if accused < 1:
+        raise ValueError(
+            f"TPR at FPR {fpr:g} cannot be claimed with {len(outside)} non-members: the smallest "
+            f"claimable FPR is 1/{len(outside)} = {1 / len(outside):.2g}; score more non-members"
+        )
+    threshold = outside[-accused - 1] if accused < len(outside) else -np.inf
+    hits = int((inside > threshold).sum())
+    low, high = clopper_pearson(hits, len(inside), level)
+    return Interval(hits / len(inside), low, high, len(inside), len(outside), level)
+
+
+def mean_difference(values: ArrayLike, member: ArrayLike, level: float = 0.95) -> Interval:
+    """Mean of `values` [n] over the members minus that over the non-members (Welch's interval).
+
+    >>> mean_difference([3, 5, 1, 1], np.array([True, True, False, False])).value
+    3.0
+    """
+    values, member = _checked(values, member, "values")
+    check_level(level)
+    inside, outside = values[member], values[~member]
+    parts = np.array([x.var(ddof=1) / len(x) for x in (inside, outside)])
+    value, half = float(inside.mean() - outside.mean()), 0.0
+    if parts.any():  # else both groups are constant
+        freedom = parts.sum() ** 2 / (parts**2 / (len(inside) - 1, len(outside) - 1)).sum()
+        half = float(t.ppf(0.5 + level / 2, freedom) * np.sqrt(parts.sum()))
+    return Interval(value, value - half, value + half, len(inside), len(outside), level)
+
+
+def best_threshold(scores: ArrayLike, member: ArrayLike) -> float:
+    """Threshold with the highest balanced accuracy on these scores; call it on *shadow* scores.
+
+    It lies half-way between two scores; of equally good ones it is the highest (fewest false
+    alarms). Chosen on the victim's own scores it would be an oracle, not an attack.
+
+    >>> best_threshold([3, 2, 1, 0], np.array([True, True, False, False]))
+    1.5
+    """
+    curve = roc(scores, member)
+    best = int(np.argmax(curve.tpr - curve.fpr))
+    below = curve.thresholds[best]
+    if best == 0 or not np.isfinite(below):
+        return float(below)  # call nobody, or everybody, a member
+    above = curve.thresholds[best - 1]
+    middle = below / 2 + above / 2
+    # Between two neighbouring floats the middle may round up to the upper one and lose it.
+    return float(middle if below <= middle < above else below)
+
+
+def accuracy_at(
+    scores: ArrayLike, member: ArrayLike, threshold: float, level: float = 0.95
+) -> Interval:
+    """Share of images called right at a threshold that was fixed elsewhere (on the shadow).
+
+    Clopper-Pearson interval over all images. With unequal groups this number mostly says how the
+    larger group fares (2000 of 2400 non-members: "never a member" scores .83): prefer
+    `balanced_accuracy_at`.
+
+    >>> accuracy_at([3, 2, 1, 0], np.array([True, True, False, False]), 2.5).value
+    0.75
+    """
+    right, member = _calls(scores, member, threshold)
+    check_level(level)
+    low, high = clopper_pearson(int(right.sum()), len(right), level)
+    return Interval(float(right.mean()), low, high, int(member.sum()), int((~member).sum()), level)
+
+
+def balanced_accuracy_at(
+    scores: ArrayLike, member: ArrayLike, threshold: float, level: float = 0.95
+) -> Interval:
+    """Mean of the share of members and the share of non-members called right; guessing gives .5.
+
+    The Wilson intervals of the two shares, which are independent, are combined by the square-root
+    rule of Newcombe (Statistics in Medicine 17, 1998) for their sum.
+
+    >>> member = np.arange(6) < 2
+    >>> balanced_accuracy_at([3, 1, 2, 0, 0, 0], member, 1.5).value  # 1 of 2, and 3 of 4
+    0.625
+    """
+    right, member = _calls(scores, member, threshold)
+    check_level(level)
+    shares = np.array([right[member].mean(), right[~member].mean()])
+    limits = np.array(
+        [
+            binomtest(int(part.sum()), len(part)).proportion_ci(level, "wilson")
+            for part in (right[member], right[~member])
+        ]
+    )
+    value = float(shares.mean())
+    down, up = np.hypot(*(shares - limits[:, 0])) / 2, np.hypot(*(limits[:, 1] - shares)) / 2
+    low, high = max(0.0, value - float(down)), min(1.0, value + float(up))
+    return Interval(value, low, high, int(member.sum()), int((~member).sum()), level)
+
+
+def _calls(
+    scores: ArrayLike, member: ArrayLike, threshold: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which images are called right, and the checked labels."""
+    scores, member = _checked(scores, member)
+    if np.isnan(threshold):
+        raise ValueError("threshold is NaN: choose it by best_threshold on shadow scores")
+    return (scores > threshold) == member, member
+
+
+def _delong(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> tuple[float, float]:
+    """AUC and its variance. Midranks treat ties as halves; O(n log n)."""
+    m, n = len(inside), len(outside)
+    ranks = rankdata(np.concatenate([inside, outside]))
+    # Of each member, the share of non-members below it; of each non-member, of members above it.
+    below = (ranks[:m] - rankdata(inside)) / n
+    above = 1 - (ranks[m:] - rankdata(outside)) / m
+    # From the sum of ranks, halves and integers, so that perfect separation is exactly 1.
+    value = float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))
+    return value, float(below.var(ddof=1) / m + above.var(ddof=1) / n)
+
+
+def _signs(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> NDArray[np.float32]:
+    """[m, n]: 1 where the member scores higher, -1 where lower, 0 on a tie; AUC = .5 + mean / 2."""
+    higher = inside[:, None] > outside
+    lower = inside[:, None] < outside
+    return higher.astype(np.float32) - lower.astype(np.float32)
+
+
+def _resampled_means(
+    pairs: NDArray[np.float32], seed: int | None, n_boot: int
+) -> NDArray[np.float64]:
+    """Mean of `pairs` [m, n] over `n_boot` resamples of its rows and, apart, of its columns.
+
+    A resample is a count per row and per column, so its sum is counts^T pairs counts: one matrix
+    product for all resamples instead of a sort for each.
+    """
+    if seed is None:
+        raise ValueError("the bootstrap needs a seed: pass seed=0, say")
+    if n_boot < 100:
+        raise ValueError(f"n_boot is {n_boot}, expected at least 100 for a tail of 2.5 %")
+    rng = np.random.default_rng(seed)
+    m, n = pairs.shape
+    sums = []
+    for start in range(0, n_boot, 250):  # in blocks, to hold 250 x n counts at a time
+        block = min(250, n_boot - start)
+        # Entries are small integers, so the products are exact in float32 up to 2^24.
+        by_column = _counts(rng, m, block) @ pairs
+        counts = _counts(rng, n, block)
+        sums.append(np.einsum("bn,bn->b", by_column, counts, dtype=np.float64))
+    return np.concatenate(sums) / (m * n)
+
+
+def _counts(rng: np.random.Generator, n: int, n_boot: int) -> NDArray[np.float32]:
+    """How often each of n images is drawn in n draws with replacement, [n_boot, n]."""
+    drawn = rng.integers(n, size=(n_boot, n)) + n * np.arange(n_boot)[:, None]
+    return np.bincount(drawn.ravel(), minlength=n * n_boot).reshape(n_boot, n).astype(np.float32)
+
+
+def _percentiles(resampled: NDArray[np.float64], level: float) -> tuple[float, float]:
+    low, high = np.quantile(resampled, [0.5 - level / 2, 0.5 + level / 2])
+    return float(low), float(high)
+
+
+def _checked(
+    scores: ArrayLike, member: ArrayLike, name: str = "scores"
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    scores, member = np.asarray(scores), np.asarray(member)
+    if scores.ndim != 1 or scores.dtype.kind not in "iuf":
+        raise ValueError(
+            f"{name} must be real numbers [n], found {scores.dtype} {list(scores.shape)}"
+        )
+    if member.dtype != bool:
+        raise ValueError(
+            f"member must be boolean, found {member.dtype}: a 0/1 array may mean either, so write "
+            "`labels == 1`"
+        )
+    if member.shape != scores.shape:
+        raise ValueError(f"{name} has {len(scores)} entries but member is {list(member.shape)}")
+    scores = scores.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        raise ValueError(
+            f"{name} holds {len(bad)} NaN or infinite values, the first at index {bad[0]}"
+        )
+    for group, n in (("members", member.sum()), ("non-members", (~member).sum())):
+        if n < 2:
+            raise ValueError(f"{n} {group} among {len(scores)} {name}, expected at least 2")
+    return scores, member

@@ -1,0 +1,296 @@
+"""Run the notebooks without a screen and keep what they show: notebooks, HTML, figures, table.
+
+A notebook can look fine although something in it failed: an exception inside a widget's callback
+does not stop the run. ``hidden_errors`` finds those in the executed notebook.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import contextlib
+import copy
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+from segleak_utils.running import parameters, results
+
+ROOT = Path(__file__).resolve().parents[2]
+PATTERN = "[0-9][0-9]_*.ipynb"
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+TRACEBACK = "Traceback (most recent call last)"
+
+
+class NotebookError(RuntimeError):
+    """A notebook that failed, visibly or not; the message names it, the cell and the error."""
+
+
+def choose(folder: Path, only: Iterable[str] = (), pattern: str = PATTERN) -> list[Path]:
+    """Return the notebooks of a folder in order; `only` are beginnings of names, e.g. ``"02"``."""
+    found = sorted(folder.glob(pattern))
+    if not found:
+        raise FileNotFoundError(f"no notebook {pattern} in {folder}")
+    for start in only:
+        if not any(path.name.startswith(start) for path in found):
+            names = ", ".join(path.stem for path in found)
+            raise ValueError(f"no notebook begins with {start!r}; there are: {names}")
+    return [path for path in found if not only or path.name.startswith(tuple(only))]
+
+
+def declared(path: Path) -> dict[str, object]:
+    """Return the names assigned in the cell tagged ``parameters``, with their default values."""
+    notebook = nbformat.read(path, as_version=4)
+    tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    if len(tagged) > 1:
+        raise ValueError(f"{path.name}: {len(tagged)} cells are tagged 'parameters', expected one")
+    values: dict[str, object] = {}
+    for line in ast.parse(tagged[0].source).body if tagged else []:
+        targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
+        try:
+            values.update({target.id: ast.literal_eval(line.value) for target in targets})
+        except (AttributeError, ValueError) as error:
+            raise ValueError(
+                f"{path.name}: the parameters cell must hold only lines NAME = LITERAL, "
+                f"found: {ast.unparse(line)}"
+            ) from error
+    return values
+
+
+def plan(paths: Iterable[Path], overrides: Mapping[str, object]) -> dict[Path, dict[str, object]]:
+    """Give each notebook those overrides that it declares, validated, before anything runs.
+
+    Raises ValueError for a name that no notebook declares and for a value out of range.
+    """
+    defaults = {path: declared(path) for path in paths}
+    for name in overrides:
+        if not any(name in values for values in defaults.values()):
+            known = sorted({known for values in defaults.values() for known in values})
+            hint = parameters.suggestion(name, known)
+            lines = [f"  {p.stem}: {', '.join(v) or 'none'}" for p, v in defaults.items()]
+            raise ValueError("\n".join([f"unknown parameter {name}{hint}; known are", *lines]))
+    chosen = {}
+    for path, values in defaults.items():
+        chosen[path] = {name: value for name, value in overrides.items() if name in values}
+        if path.stem in parameters.MODELS:
+            parameters.check(path.stem, **{**values, **chosen[path]})
+    return chosen
+
+
+_MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+
+
+def kernel_environment(build: Path) -> dict[str, str]:
+    """Return the variables under which kernel ``python3`` is this interpreter and finds segleak.
+
+    A kernel of that name which the user installed from elsewhere would win otherwise.
+    """
+    folder = build.resolve() / "jupyter"
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    command.append("--log-level=CRITICAL")  # or it complains on the terminal, about TCP and Ctrl-C
+    kernel = {"argv": command, "display_name": "Python 3 (segleak)", "language": "python"}
+    results.write_whole(folder / "kernels" / "python3" / "kernel.json", json.dumps(kernel))
+    joined = {
+        "JUPYTER_PATH": [str(folder), os.environ.get("JUPYTER_PATH", "")],
+        "PYTHONPATH": [str(ROOT), os.environ.get("PYTHONPATH", "")],
+    }
+    variables = {k: os.pathsep.join(part for part in v if part) for k, v in joined.items()}
+    # an MPLBACKEND of the user's shell would leave the notebooks without figures
+    inline = "module://matplotlib_inline.backend_inline"
+    variables |= {"MPLBACKEND": inline, "SEGLEAK_BUILD": str(build.resolve())}
+    # glibc would give the memory of every large tensor back and ask for it again, page by page:
+    # a third of the time of a pass over some hundred images
+    return variables | dict.fromkeys(_MALLOC, str(2**32))
+
+
+@contextlib.contextmanager
+def _environ(variables: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _cells(notebook: nbformat.NotebookNode) -> Iterator[tuple[int, nbformat.NotebookNode]]:
+    """Yield the cells with their positions in the source notebook, where papermill's are not."""
+    position = 0
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if "papermill-error-cell-tag" in tags:
+            continue
+        yield position, cell
+        position += "injected-parameters" not in tags
+
+
+def _complaints(outputs: Iterable[Mapping]) -> Iterator[str]:
+    for output in outputs:
+        if output["output_type"] == "error":
+            yield f"{output['ename']}: {output['evalue']}"
+        elif output.get("name") == "stderr" and TRACEBACK in (text := "".join(output["text"])):
+            yield f"a traceback on stderr, ending in {text.rstrip().splitlines()[-1]}"
+
+
+def hidden_errors(notebook: nbformat.NotebookNode) -> list[str]:
+    """Return what went wrong in an executed notebook without stopping it.
+
+    Looks at the outputs of the cells, at the outputs held by ``Output`` widgets (where
+    ``interact`` and ``with Output()`` put exceptions), and for code cells that never ran.
+    """
+    found = []
+    for index, cell in _cells(notebook):
+        if cell.cell_type == "code":
+            found += [f"cell {index}: {text}" for text in _complaints(cell.outputs)]
+            if cell.source.strip() and cell.execution_count is None:
+                found.append(f"cell {index} was not run")
+    state = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    for model in state.values():
+        if model.get("model_name") == "OutputModel":
+            texts = _complaints(model.get("state", {}).get("outputs") or [])
+            found += [f"in a widget's callback: {text}" for text in texts]
+    return found
+
+
+def figures(notebook: nbformat.NotebookNode) -> dict[str, bytes]:
+    """Return every PNG shown by a notebook, named ``CELL-K``: K counts from 1 within the cell.
+
+    CELL counts from 0 in the source notebook.
+    """
+    pictures = {}
+    for position, cell in _cells(notebook):
+        shown = [o["data"]["image/png"] for o in cell.get("outputs", []) if _has_png(o)]
+        for k, png in enumerate(shown, start=1):
+            pictures[f"{position:02d}-{k}"] = base64.b64decode("".join(png))
+    return pictures
+
+
+def _has_png(output: Mapping) -> bool:
+    return "image/png" in output.get("data", {})
+
+
+def html(notebook: nbformat.NotebookNode, name: str) -> str:
+    """Render an executed notebook; a widget that brought a picture is shown as that picture."""
+    from nbconvert import HTMLExporter
+
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if _has_png(output):  # a page without a kernel cannot show the widget itself
+                output["data"].pop(WIDGET_VIEW, None)
+    logging.getLogger("traitlets").setLevel(logging.ERROR)
+    return HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": name}})[0]
+
+
+def _failure(name: str, notebook: Path, error: Exception) -> str:
+    """Word the failure of a notebook: its name, the cell, and the last line of the exception."""
+    cells = list(_cells(nbformat.read(notebook, as_version=4))) if notebook.is_file() else []
+    if isinstance(error, papermill.PapermillExecutionError):
+        lines = f"{error.ename}: {error.evalue}".strip().splitlines()
+        return f"{name} failed in cell {cells[error.cell_index][0]}: {lines[-1]}"
+    begun = [i for i, c in cells if c.metadata.get("papermill", {}).get("start_time")]
+    where = f"in cell {begun[-1]}" if begun else "before its first cell"
+    if isinstance(error, CellTimeoutError):
+        return f"{name} stopped {where}, which took longer than the cell timeout"
+    if isinstance(error, DeadKernelError):
+        return f"{name} stopped {where}: its kernel died (out of memory?)"
+    return f"{name} failed {where}: {type(error).__name__}: {error}"
+
+
+def run_notebook(
+    path: Path, build: Path, values: Mapping[str, object], *, cell_timeout: int, label: str = ""
+) -> None:
+    """Execute one notebook in its own folder; write notebook, HTML and figures below `build`.
+
+    Raises NotebookError if a cell fails, takes longer than `cell_timeout` seconds, or if
+    ``hidden_errors`` finds something; the notebook as far as it came is ``NAME.failed.ipynb``.
+    """
+    name = path.stem
+    partial = build / "notebooks" / f".{name}.part.ipynb"
+    final, failed = (build / "notebooks" / f"{name}{end}.ipynb" for end in ("", ".failed"))
+    page = build / "html" / f"{name}.html"
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    pictures = (build / "figures").glob("*.png")
+    own = [p for p in pictures if re.fullmatch(rf"{re.escape(name)}-\d+-\d+", p.stem)]
+    for old in [final, failed, page, *own]:  # nothing of an older run may pass for this one's
+        old.unlink(missing_ok=True)
+    bar = {"desc": label or name, "leave": False} if sys.stderr.isatty() else False
+    try:
+        executed = papermill.execute_notebook(
+            path,
+            partial,
+            parameters=dict(values),
+            kernel_name="python3",
+            language="python",
+            cwd=path.parent,
+            progress_bar=bar,
+            start_timeout=120,
+            execution_timeout=cell_timeout,
+        )
+        if problems := hidden_errors(executed):
+            raise NotebookError(f"{name} hides errors: " + "; ".join(problems))
+    except NotebookError:
+        os.replace(partial, failed)
+        raise
+    except Exception as error:
+        message = _failure(name, partial, error)
+        if partial.is_file():
+            os.replace(partial, failed)
+            message += f"\n  as far as it came: {failed}"
+        raise NotebookError(message) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    # names, not the paths of this machine
+    executed.metadata.papermill.update(input_path=path.name, output_path=final.name)
+    for number, png in figures(executed).items():
+        results.write_whole(build / "figures" / f"{name}-{number}.png", png)
+    results.write_whole(page, html(executed, name))
+    results.write_whole(final, nbformat.writes(executed))
+
+
+def run_notebooks(
+    folder: Path = ROOT / "notebooks",
+    build: Path = ROOT / "build",
+    *,
+    only: Iterable[str] = (),
+    overrides: Mapping[str, object] | None = None,
+    cell_timeout: int = 3600,
+    pattern: str = PATTERN,
+) -> None:
+    """Run the notebooks in order, stop at the first failure, print the table at the end.
+
+    A full run starts from an empty table; with `only`, the rows of the other notebooks are kept.
+    The durations in seconds are written to ``timings.json``. Raises ValueError for parameters
+    (before anything runs), FileNotFoundError for an empty folder, NotebookError for a failure.
+    """
+    only = tuple(only)
+    chosen = plan(choose(folder, only, pattern), overrides or {})
+    results.forget([path.stem for path in chosen] if only else None, build)
+    timings: dict[str, float] = {}
+    with _environ(kernel_environment(build)):
+        for number, (path, values) in enumerate(chosen.items(), start=1):
+            label = f"[{number}/{len(chosen)}] {path.stem}"
+            print(f"{label} … ", end="", flush=True)
+            began = time.perf_counter()
+            try:
+                run_notebook(path, build, values, cell_timeout=cell_timeout, label=label)
+            except BaseException:
+                print("failed", flush=True)
+                raise
+            timings[path.stem] = round(time.perf_counter() - began, 1)
+            print(f"{timings[path.stem]:.0f} s", flush=True)
+            results.write_whole(build / "timings.json", json.dumps(timings, indent=1) + "\n")
+    rows = results.read(build)
+    print(f"\n{results.table(rows) if rows else 'No notebook recorded a result.'}")
+    print(f"\nIn {build}: notebooks/, html/, figures/, results.json, results.csv, timings.json")

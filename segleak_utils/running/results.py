@@ -1,0 +1,135 @@
+"""The rows of the final table: one attack on one victim, with its intervals and counts.
+
+The rows live in ``build/results.json`` (and ``results.csv``); the environment variable
+``SEGLEAK_BUILD`` names another build folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+TPR_FPR = 0.01
+
+
+class ResultRow(BaseModel):
+    """One line of the table. ``tpr_*`` is the TPR at 1 % FPR: None with fewer than 100
+    non-members, for whom the smallest false-positive rate that can be claimed is above 1 %."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    notebook: str
+    victim: str
+    setting: str
+    attack: str
+    representation: str
+    n_members: Count
+    n_nonmembers: Count
+    auc: Unit
+    auc_low: Unit
+    auc_high: Unit
+    tpr_at_1pct: Unit | None = None
+    tpr_low: Unit | None = None
+    tpr_high: Unit | None = None
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _intervals(self) -> ResultRow:
+        if not self.auc_low <= self.auc <= self.auc_high:
+            raise ValueError(f"AUC {self.auc} lies outside [{self.auc_low}, {self.auc_high}]")
+        tpr = [self.tpr_low, self.tpr_at_1pct, self.tpr_high]
+        if tpr == [None] * 3:
+            return self
+        if None in tpr or tpr != sorted(tpr):
+            raise ValueError(f"TPR and its interval must be low <= value <= high, found {tpr}")
+        if self.n_nonmembers * TPR_FPR < 1:
+            raise ValueError(f"no TPR at 1 % FPR with {self.n_nonmembers} non-members (< 100)")
+        return self
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells two rows apart; a row recorded again replaces its older self."""
+        return self.notebook, self.victim, self.setting, self.attack, self.representation
+
+
+def build_folder() -> Path:
+    """Return the folder for everything that is made by a run."""
+    return Path(os.environ.get("SEGLEAK_BUILD") or Path(__file__).resolve().parents[2] / "build")
+
+
+def write_whole(path: Path, data: str | bytes) -> None:
+    """Write a file under a temporary name and rename it, so that no reader sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+    os.replace(part, path)
+
+
+def read(build: Path | None = None) -> list[ResultRow]:
+    """Return the recorded rows, in the order of recording; ValueError for a damaged file."""
+    path = (build or build_folder()) / "results.json"
+    if not path.is_file():
+        return []
+    try:
+        return [ResultRow(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not a list of result rows; delete it: {error}") from error
+
+
+def write(rows: Iterable[ResultRow], build: Path | None = None) -> None:
+    """Write ``results.json`` and ``results.csv``."""
+    build = build or build_folder()
+    dicts = [row.model_dump() for row in rows]
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=list(ResultRow.model_fields), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dicts)
+    write_whole(build / "results.json", json.dumps(dicts, indent=1, ensure_ascii=False) + "\n")
+    write_whole(build / "results.csv", table.getvalue())
+
+
+def record(rows: Iterable[ResultRow], build: Path | None = None) -> None:
+    """Add rows to the table; a row with the same key as an older one takes its place."""
+    merged = {row.key: row for row in read(build)}
+    merged.update({row.key: row for row in rows})
+    write(merged.values(), build)
+
+
+def forget(notebooks: Iterable[str] | None = None, build: Path | None = None) -> None:
+    """Drop the rows of these notebooks (None: all rows)."""
+    gone = None if notebooks is None else set(notebooks)
+    write([] if gone is None else [row for row in read(build) if row.notebook not in gone], build)
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return "-"
+    return " ".join([f"{value:.3f}", f"[{low:.3f}, {high:.3f}]"]).replace("0.", ".")
+
+
+def table(rows: Iterable[ResultRow]) -> str:
+    """Lay the rows out as text: attack, AUC [95 % CI], TPR at 1 % FPR [CI], n."""
+    head = ["notebook", "victim", "setting", "attack", "representation"]
+    head += ["AUC [95 % CI]", "TPR@1 % FPR [95 % CI]", "members / non-members", "note"]
+    lines = [head]
+    for row in rows:
+        numbers = [
+            _interval(row.auc, row.auc_low, row.auc_high),
+            _interval(row.tpr_at_1pct, row.tpr_low, row.tpr_high),
+            f"{row.n_members} / {row.n_nonmembers}",
+        ]
+        lines.append([*row.key, *numbers, row.note])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

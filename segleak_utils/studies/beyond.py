@@ -1,0 +1,334 @@
+"""The fair contest: every attack there is on the same victims, with what each asks for.
+
+K is the number of networks that an attacker trains. With K = 2 all attacks have the same two.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from sklearn.pipeline import Pipeline
+
+from segleak_utils import attacks, metrics
+from segleak_utils.attacks import contests, peers, references
+from segleak_utils.attacks.contests import BLIND, GLOBAL, LOGISTIC, Attack, Contest, patch_attack
+from segleak_utils.attacks.patchnets import CALIBRATED_MAP
+from segleak_utils.attacks.references import CALIBRATED, FEATURES
+from segleak_utils.running import results
+from segleak_utils.studies import (
+    asking,
+    costs,
+    experiment,
+    literature,
+    patchattacks,
+    shelf,
+    standard,
+)
+from segleak_utils.studies.asking import case, shadow_cases, with_references
+from segleak_utils.studies.cache import cached
+from segleak_utils.studies.experiment import Setting
+from segleak_utils.studies.networks import Network
+from segleak_utils.studies.plan import ROOT, Plan
+
+PATCHES = patch_attack(CALIBRATED_MAP)
+PAPER = patch_attack("loss map")
+# The last one was trained, and scored once, after all choices had been made.
+VICTIMS = ("victim-0", "victim-1", "victim-2", "victim-3")
+UNTOUCHED = VICTIMS[-1]
+COUNTS = (1, 2, 4, 8)
+RESULTS = ROOT / "docs" / "contest.csv"
+CHOICES = ROOT / "docs" / "choices.csv"
+# What needs no network of the attacker's for its scores: at most for a threshold.
+NO_NETWORK = (BLIND, GLOBAL, peers.DICE)
+
+
+class Line(BaseModel):
+    """An attack on a victim. Rates are None where the non-members are too few to claim them.
+
+    networks: those that the attacker trains. `behind` is the AUC of the best attack with as many
+    networks (or with two) minus that of this one, on the same images (paired bootstrap).
+    `asked_once`: further images that the victim is asked about once, whatever is attacked then;
+    each attacked image is one question to it, and one to each reference. `seconds`: for an image,
+    nothing cached (`costs.seconds_an_image`).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    victim: str
+    setting: str
+    attack: str
+    networks: int = Field(ge=0)
+    n_members: int
+    n_nonmembers: int
+    auc: float
+    auc_low: float
+    auc_high: float
+    tpr_1: float | None = None
+    tpr_1_low: float | None = None
+    tpr_1_high: float | None = None
+    tpr_01: float | None = None
+    tpr_01_low: float | None = None
+    tpr_01_high: float | None = None
+    accuracy: float
+    behind: float
+    behind_low: float
+    behind_high: float
+    asked_once: int = 0
+    seconds: float | None = None
+
+    def interval(self, name: str = "auc") -> metrics.Interval:
+        """One of its numbers with its interval: ``auc``, ``tpr_1``, ``tpr_01`` or ``behind``."""
+        values = (getattr(self, name + end) for end in ("", "_low", "_high"))
+        return metrics.Interval(*values, self.n_members, self.n_nonmembers, 0.95)
+
+
+def contest(
+    plan: Plan,
+    setting: Setting,
+    victim: Network,
+    shadows: Sequence[Network],
+    *,
+    everyone: bool = True,
+    seed: int = 0,
+) -> Contest:
+    """All attacks on a victim with these networks of the attacker's.
+
+    `everyone`: those of the paper and of its peers as well; without, the blind baseline, the global
+    loss, and what is learned of losses by zone.
+    """
+    of, learned = case(plan, victim, shadows), shadow_cases(plan, shadows, victim)
+    found = references.reference_attacks(of, learned)
+    if not everyone:
+        loss = references.by_loss(GLOBAL, lambda known: -known.losses[0], of, learned)
+        found = [_blind(plan, victim, shadows), loss, *found]
+    else:
+        known = standard.contest(plan, setting, victim, shadows, seed=seed).attacks
+        found = [attack for attack in found if attack.name != LOGISTIC]  # one of the known ones
+        found = [*known, *literature.peer_attacks(plan, victim, shadows), *found]
+        if len(shadows) > 1:  # else the shadow has no reference of its own
+            found.append(calibrated_patches(plan, setting, victim, shadows, seed=seed))
+    member = np.arange(len(found[0].scores)) < len(victim.members)
+    return Contest(victim.name, setting, member, tuple(found))
+
+
+def _blind(plan: Plan, victim: Network, shadows: Sequence[Network]) -> Attack:
+    looks = [asking.blind_features(plan, n.members, n.nonmembers) for n in (victim, *shadows)]
+    member = [
+        np.arange(len(look)) < len(n.members) for look, n in zip(looks[1:], shadows, strict=True)
+    ]
+    return contests.blind(looks[0], looks[1:], np.concatenate(member))
+
+
+def calibrated_patches(
+    plan: Plan,
+    setting: Setting,
+    victim: Network,
+    shadows: Sequence[Network],
+    *,
+    n_patches: int = experiment.N_PATCHES,
+    seed: int = 0,
+) -> Attack:
+    """The patch attack on [loss map, calibrated map, label]: loaded if there, else trained."""
+    name = f"attack-{setting}-{patchattacks.slug(CALIBRATED_MAP)}"
+    if shelf.shipped(plan.weights, name) is None:
+        train_calibrated_patches(plan, name, shadows)
+    hashes = {of.name: of.sha256 for of in shadows}
+    net, entry = patchattacks.load_attacker(
+        plan, name, CALIBRATED_MAP, hashes, victim.members.n_classes
+    )
+
+    def compute() -> dict[str, np.ndarray]:
+        shown = with_references(plan, victim, shadows)
+        how = {"n_patches": n_patches, "patch": plan.attack.patch, "seed": seed}
+        return {"scores": attacks.score_outputs(net, shown, CALIBRATED_MAP, **how)}
+
+    key = {
+        "victim": victim.sha256,
+        "members": victim.members.digest,
+        "nonmembers": victim.nonmembers.digest,
+        "attacker": entry["sha256"],
+        "references": list(hashes.values()),
+        "n_patches": n_patches,
+        "patch": plan.attack.patch,
+        "seed": seed,
+    }
+    scored = cached(plan.build, "calibrated patches", key, compute)["scores"]
+    mean = scored.mean(1, dtype=np.float64)
+    return Attack(PATCHES, CALIBRATED_MAP, mean, entry["threshold"], scored)
+
+
+def train_calibrated_patches(plan: Plan, name: str, shadows: Sequence[Network]) -> None:
+    """Train that patch attack on each shadow beside the others, and store it under this name.
+
+    ValueError for less than two shadows.
+    """
+    if len(shadows) < 2:
+        raise ValueError(f"{len(shadows)} shadow; a shadow needs another one as its reference")
+    started = time.monotonic()
+    shown = [with_references(plan, a, [b for b in shadows if b is not a]) for a in shadows]
+    patchattacks.train_attacker(plan, name, CALIBRATED_MAP, shown, list(shadows), started)
+
+
+def best_model(
+    plan: Plan, victim: Network, shadows: Sequence[Network]
+) -> tuple[references.Case, Pipeline, Attack]:
+    """The best attack: what it knows of the victim's scenes, its linear model, its scores."""
+    of = case(plan, victim, shadows)
+    learned = shadow_cases(plan, shadows, victim)
+    attack, model = references.regression(CALIBRATED, FEATURES[CALIBRATED], of, learned)
+    return of, model, attack
+
+
+def lines(
+    of: Contest,
+    shadows: Sequence[Network],
+    best: np.ndarray,
+    seconds: Mapping[str, float] | None = None,
+) -> list[Line]:
+    """The contest as lines of the table; best: the scores [N] that the others are held against."""
+    first, alone = shadows[0], len(shadows) == 1
+    # alone, a shadow has the victim for its reference
+    learned = len(first.members) + len(first.nonmembers) if alone else 0
+    found = []
+    for attack in of.attacks:
+        scores, member = attack.scores, of.member
+        area = metrics.auc(scores, member)
+        behind = metrics.paired_auc_difference(best, scores, member, seed=0)
+        values = {"auc": area, "behind": behind}
+        for name, fpr in (("tpr_1", 0.01), ("tpr_01", 0.001)):
+            if area.n_nonmembers * fpr >= 1:
+                values[name] = metrics.tpr_at_fpr(scores, member, fpr)
+        numbers = {
+            name + end: getattr(value, part)
+            for name, value in values.items()
+            for end, part in (("", "value"), ("_low", "low"), ("_high", "high"))
+        }
+        found.append(
+            Line(
+                victim=of.victim,
+                setting=of.setting,
+                attack=attack.name,
+                networks=0 if attack.name in NO_NETWORK else len(shadows),
+                n_members=area.n_members,
+                n_nonmembers=area.n_nonmembers,
+                accuracy=metrics.balanced_accuracy_at(scores, member, attack.threshold).value,
+                asked_once=learned if attack.name in references.LEARNED else 0,
+                seconds=(seconds or {}).get(attack.name),
+                **numbers,
+            )
+        )
+    return found
+
+
+def beyond(plan: Plan, victims: Sequence[str] = VICTIMS, path: Path | None = None) -> list[Line]:
+    """The contest on every victim, in both settings for the first, and with 1, 2, 4, 8 networks.
+
+    Prints the lines, and writes them to `path` (``build/contest.csv``).
+    """
+    found: list[Line] = []
+    for setting, name in (*(("dependent", v) for v in victims), ("independent", victims[0])):
+        victim = experiment.network(plan, name)
+        counts = COUNTS if setting == "dependent" else (1, 2)
+        for count in sorted(counts, key=lambda k: k != 2):
+            shadows = experiment.networks(plan, setting, count)
+            of = contest(plan, setting, victim, shadows, everyone=count == 2)
+            taken = costs.seconds_an_image(plan, victim, shadows)
+            new = lines(of, shadows, of[CALIBRATED].scores, taken)
+            new = [line for line in new if line.networks == count or count == 2]
+            found += new
+            print(table(new), flush=True)
+    write(found, path or plan.build / "contest.csv")
+    return found
+
+
+class Choice(BaseModel):
+    """A variant of the attack as it did on shadows: means over those, and how many they are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    variant: str
+    auc: float
+    tpr_1: float
+    shadows: int
+
+
+def choices(plan: Plan, path: Path | None = None) -> list[Choice]:
+    """What was chosen on shadows: each in the place of the victim, the others beside it.
+
+    No image of a victim has a part in it. Prints the variants, and writes them to `path`
+    (``build/choices.csv``).
+    """
+    shadows = experiment.networks(plan, "dependent", COUNTS[-1])
+    variants = {**FEATURES, "classes, boundaries, deviations": references.scaled_features}
+    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
+    for target in shadows:
+        others = [s for s in shadows if s is not target]
+        of = case(plan, target, others)
+        learned = shadow_cases(plan, others, target)
+        for name, features in variants.items():
+            scores = references.regression(name, features, of, learned)[0].scores
+            tpr = metrics.tpr_at_fpr(scores, of.member, 0.01)
+            rates[name].append((metrics.auc(scores, of.member).value, tpr.value))
+    found = []
+    for name, values in rates.items():
+        auc, tpr = np.mean(values, 0)
+        found.append(Choice(variant=name, auc=auc, tpr_1=tpr, shadows=len(shadows)))
+        print(f"{name}: on {len(shadows)} shadows AUC {auc:.3f}, TPR at 1 % FPR {tpr:.3f}")
+    write(found, path or plan.build / "choices.csv")
+    return found
+
+
+def write(found: Sequence[BaseModel], path: Path) -> None:
+    """Write lines, choices or other rows of one kind as CSV, four digits."""
+    text = io.StringIO()
+    fields = list(type(found[0]).model_fields)
+    writer = csv.DictWriter(text, fieldnames=fields, lineterminator="\n")
+    writer.writeheader()
+    for line in found:
+        values = line.model_dump().items()
+        writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in values})
+    results.write_whole(path, text.getvalue())
+
+
+Row = TypeVar("Row", bound=BaseModel)
+
+
+def read(path: Path = RESULTS, kind: type[Row] = Line) -> list[Row]:
+    """The rows of a CSV by `write`; FileNotFoundError, or ValueError for another or a damaged
+    one."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no table {path}; docs/results.md has the command that makes it")
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        texts = {k for k, field in kind.model_fields.items() if field.annotation is str}
+        found = [
+            kind(**{k: None if v == "" and k not in texts else v for k, v in row.items()})
+            for row in rows
+        ]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not a table of {kind.__name__} rows: {error}") from error
+    if not found:
+        raise ValueError(f"{path} is empty; make it again, or restore it from git")
+    return found
+
+
+def table(found: Sequence[Line]) -> str:
+    """The lines as a table in Markdown, with intervals."""
+    head = ["victim", "setting", "attack", "networks", "AUC", "TPR at 1 % FPR", "at 0.1 %"]
+    head += ["balanced accuracy", "the best one minus this", "ms an image"]
+    out = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for line in found:
+        rates = ["-" if getattr(line, n) is None else f"{line.interval(n):.3}" for n in
+                 ("tpr_1", "tpr_01")]  # fmt: skip
+        cells = [line.victim, line.setting, line.attack, str(line.networks)]
+        cells += [f"{line.interval():.3}", *rates, f"{line.accuracy:.2f}"]
+        cells += [f"{line.interval('behind'):+.3}"]
+        cells += ["-" if line.seconds is None else f"{1000 * line.seconds:.0f}"]
+        out.append(f"| {' | '.join(cells)} |")
+    return "\n".join(out)

@@ -1,0 +1,104 @@
+"""Victims and shadows with the scenes they were trained on: loaded if there, else trained."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from segleak_utils import victims
+from segleak_utils.data import Scenes, Split
+from segleak_utils.studies.plan import Plan
+from segleak_utils.studies.shelf import manifest, ship, shipped
+from segleak_utils.victims import Recipe
+
+bar_line = 0  # where a worker that trains beside others draws its progress bar
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained victim or shadow with the scenes that it was and was not trained on."""
+
+    name: str
+    model: nn.Module
+    meta: dict
+    sha256: str
+    members: Scenes
+    nonmembers: Scenes
+
+
+def load_or_train(
+    plan: Plan,
+    name: str,
+    members: Scenes,
+    nonmembers: Scenes,
+    held_out: Scenes,
+    *,
+    seed: int,
+    dtype: torch.dtype = torch.float16,
+) -> Network:
+    """The network of that name in `plan.weights`, trained on `members` if it is not there yet."""
+    if shipped(plan.weights, name) is None:
+        _train_network(plan, name, members, nonmembers, held_out, seed, dtype)
+    entry = manifest(plan.weights)[name]
+    if entry.get("members_digest") != members.digest:
+        raise ValueError(
+            f"{name} in {plan.weights} was trained on other scenes than this experiment's members; "
+            "its scores would mean nothing. Train it again: python3 -m segleak_utils.run weights "
+            "--force"
+        )
+    if Recipe(**entry["recipe"]) != plan.recipe:
+        raise ValueError(
+            f"{name} in {plan.weights} was trained by another recipe: {entry['recipe']}, expected "
+            f"{plan.recipe.model_dump()}. Use that recipe, or train it again: "
+            "python3 -m segleak_utils.run weights --force"
+        )
+    model, meta = victims.load_victim(shipped(plan.weights, name), entry["sha256"])
+    return Network(name, model, meta, entry["sha256"], members, nonmembers)
+
+
+def _train_network(plan, name, members, nonmembers, held_out, seed, dtype) -> None:
+    checkpoint = plan.build / "checkpoints" / f"{name}-{members.digest[:8]}.pt"
+    started = time.monotonic()
+    model, history = victims.train_victim(
+        plan.recipe,
+        members,
+        held_out,
+        seed=seed,
+        checkpoint=checkpoint,
+        progress=name if plan.progress else None,
+        line=bar_line,
+    )
+    meta = {
+        "kind": "network",
+        "recipe": plan.recipe.model_dump(),
+        "seed": seed,
+        "members": f"{len(members)}: {members.ids[0]} … {members.ids[-1]}",
+        "members_digest": members.digest,
+        "metrics": {
+            **both_miou(model, members, nonmembers),
+            "held_out_miou": [
+                [h["epoch"], round(h["held_out_miou"], 4)] for h in history if "held_out_miou" in h
+            ],
+            "train_loss": [round(h["loss"], 4) for h in history],
+            "seconds": round(time.monotonic() - started),
+        },
+    }
+    ship(plan.weights, name, model, meta, dtype)
+    checkpoint.unlink(missing_ok=True)
+
+
+def both_miou(model: nn.Module, members: Scenes, nonmembers: Scenes) -> dict[str, float]:
+    """Mean IoU on up to 200 members and as many non-members, for the manifest."""
+    groups = {"member_miou": members, "nonmember_miou": nonmembers}
+    return {
+        name: round(victims.mean_iou(model, scenes.subset(range(min(200, len(scenes))))), 4)
+        for name, scenes in groups.items()
+    }
+
+
+def check_apart(victim: Network, shadow: Network) -> None:
+    """Raise ValueError unless victim and shadow have no scene in common."""
+    Split(victim.members, victim.nonmembers, shadow.members, shadow.nonmembers)

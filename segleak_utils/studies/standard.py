@@ -1,0 +1,167 @@
+"""The standard contest on one victim: the bars, the patch attacks, and the rows of the table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from segleak_utils import attacks, metrics
+from segleak_utils.attacks import patchnets
+from segleak_utils.attacks.contests import Attack, Contest, bars_of, patch_attack
+from segleak_utils.attacks.patchnets import Representation
+from segleak_utils.data import sha256
+from segleak_utils.running import results
+from segleak_utils.studies import published
+from segleak_utils.studies.asking import answers_of, blind_features, loss_outputs
+from segleak_utils.studies.cache import cached
+from segleak_utils.studies.experiment import N_PATCHES, PATCH, Setting, network, setting_name
+from segleak_utils.studies.networks import Network, check_apart
+from segleak_utils.studies.patchattacks import attacker
+from segleak_utils.studies.plan import Plan
+
+
+def bars(plan: Plan, setting: str, victim: Network, shadows: list[Network]) -> Contest:
+    """The cheap attacks that a patch attack has to pass: blind, global loss, per-class regression.
+
+    All learning and all thresholds come from the shadows.
+    Raises ValueError where the victim's scenes and a shadow's overlap.
+    """
+    if not shadows:
+        raise ValueError("no shadow to learn from; at least one is needed")
+    for of in shadows:
+        check_apart(victim, of)
+    return bars_of(
+        victim.name,
+        setting_name(plan, setting),
+        loss_outputs(plan, victim),
+        [loss_outputs(plan, of) for of in shadows],
+        [blind_features(plan, of.members, of.nonmembers) for of in (victim, *shadows)],
+    )
+
+
+def contest(
+    plan: Plan,
+    setting: str,
+    victim: Network,
+    shadows: list[Network],
+    *,
+    n_patches: int = N_PATCHES,
+    seed: int = 0,
+) -> Contest:
+    """Every attack on one victim: the `bars`, then the patch attacks, which see the same patches.
+
+    Raises ValueError where the victim's scenes and a shadow's overlap.
+    """
+    cheap = bars(plan, setting, victim, shadows)
+    found = list(cheap.attacks)
+    trained = {r: attacker(plan, setting, r, shadows) for r in patchnets.REPRESENTATIONS}
+    scored = _patch_scores(plan, victim, trained, n_patches, seed)
+    for representation in trained:  # a cached file keeps them in another order
+        patches = scored[representation]
+        found.append(
+            Attack(
+                patch_attack(representation),
+                representation,
+                patches.mean(1, dtype=np.float64),
+                trained[representation][1]["threshold"],
+                patches,
+            )
+        )
+    if plan.attackers is not None:
+        found += published_attacks(plan, victim, n_patches, seed)
+    return replace(cheap, attacks=tuple(found))
+
+
+def published_attacks(plan: Plan, victim: Network, n_patches: int, seed: int) -> list[Attack]:
+    """The published attackers on a victim, by their margin: no shadow has chosen their threshold.
+
+    They say "member" where the member logit is the larger one.
+    """
+    files = published.public_attackers(plan.attackers)
+
+    def compute() -> dict[str, np.ndarray]:
+        nets = {r: published.load_attacker(path, r, plan.dilated) for r, path in files.items()}
+        told = f"published attackers on {victim.name}" if plan.progress else None
+        answers = answers_of(victim, progress=told)
+        return attacks.stream_scores(answers, nets, n_patches=n_patches, patch=PATCH, seed=seed)
+
+    key = {
+        "victim": victim.sha256,
+        "members": victim.members.digest,
+        "nonmembers": victim.nonmembers.digest,
+        "attackers": {r: sha256(path) for r, path in files.items()},
+        "dilated": plan.dilated,
+        "n_patches": n_patches,
+        "patch": PATCH,
+        "seed": seed,
+    }
+    scored = cached(plan.build, "published", key, compute)
+    rule = "the published threshold, a margin of 0,"
+    return [
+        Attack(
+            f"{patch_attack(r)} (published)",
+            r,
+            scored[r].mean(1, dtype=np.float64),
+            threshold=0.0,
+            patch_scores=scored[r],
+            rule=rule,
+        )
+        for r in files
+    ]
+
+
+def _patch_scores(plan, victim, trained, n_patches, seed) -> dict[Representation, np.ndarray]:
+    """Patch scores [N,P] of every attacker in one pass over the victim's posteriors; cached."""
+    nets = {representation: net for representation, (net, _) in trained.items()}
+
+    def compute() -> dict[str, np.ndarray]:
+        told = f"attacks on {victim.name}" if plan.progress else None
+        how = {"n_patches": n_patches, "patch": plan.attack.patch, "seed": seed}
+        return attacks.stream_scores(answers_of(victim, progress=told), nets, **how)
+
+    key = {
+        "victim": victim.sha256,
+        "members": victim.members.digest,
+        "nonmembers": victim.nonmembers.digest,
+        "attackers": {r: entry["sha256"] for r, (_, entry) in trained.items()},
+        "n_patches": n_patches,
+        "patch": plan.attack.patch,
+        "seed": seed,
+    }
+    return cached(plan.build, "patches", key, compute)
+
+
+def default_contest(
+    plan: Plan, setting: Setting, victim_seed: int = 0, *, n_patches: int = N_PATCHES, seed: int = 0
+) -> Contest:
+    """The contest on SynthStreets, with the shipped networks and attackers."""
+    victim = network(plan, f"victim-{victim_seed}")
+    shadows = [network(plan, f"shadow-{setting}-{k}") for k in plan.shadow_seeds]
+    return contest(plan, setting, victim, shadows, n_patches=n_patches, seed=seed)
+
+
+def rows(of: Contest, notebook: str) -> list[results.ResultRow]:
+    """The contest as rows of the final table."""
+    out = []
+    for attack in of.attacks:
+        area = metrics.auc(attack.scores, of.member)
+        values = {"auc": area.value, "auc_low": area.low, "auc_high": area.high}
+        if area.n_nonmembers >= 1 / results.TPR_FPR:
+            tpr = metrics.tpr_at_fpr(attack.scores, of.member, results.TPR_FPR)
+            values |= {"tpr_at_1pct": tpr.value, "tpr_low": tpr.low, "tpr_high": tpr.high}
+        accuracy = metrics.balanced_accuracy_at(attack.scores, of.member, attack.threshold)
+        out.append(
+            results.ResultRow(
+                notebook=notebook,
+                victim=of.victim,
+                setting=of.setting,
+                attack=attack.name,
+                representation=attack.representation,
+                n_members=area.n_members,
+                n_nonmembers=area.n_nonmembers,
+                note=f"balanced accuracy at {attack.rule} {accuracy}",
+                **values,
+            )
+        )
+    return out

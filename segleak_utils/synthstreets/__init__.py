@@ -1,0 +1,15 @@
+"""SynthStreets, one source of scenes: streets of three cities, drawn from a seed.
+
+`draw` gives `data.Scenes`, cached on disk; `split` the roles of the default experiment.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "scene": ["VERSION", "render_scene"],
+        "source": ["draw", "split"],
+        "styles": ["CITIES", "City"],
+    },
+)

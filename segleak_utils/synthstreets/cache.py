@@ -1,0 +1,121 @@
+"""Scenes drawn by parallel processes, once, and kept in a checksummed cache on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm.std import tqdm
+
+from segleak_utils.data.workers import follow_parent, lean_children
+
+Drawn = tuple[np.ndarray, np.ndarray]
+FEW = 60  # fewer scenes than this are drawn here: starting processes costs more than it saves
+
+
+def drawn_once(
+    folder: Path,
+    draw: Callable[[int], Drawn],
+    indices: range,
+    grid: tuple[int, int],
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Drawn:
+    """Memory maps of images uint8 [N, 3, H, W] and masks uint8 [N, H, W], one row per index.
+
+    `draw(index)` gives an image uint8 [H, W, 3] and a mask uint8 [H, W]; it must be picklable and
+    follow from the index alone. The folder's *name* must hold all parameters of the drawing. A
+    folder whose name or checksums disagree with what is written in it is drawn again, with a
+    warning. Interrupting leaves neither a folder nor a process behind. OSError: a full disk.
+    """
+    drawn = _open_cache(folder)
+    if drawn is not None:
+        return drawn
+    if folder.exists():
+        warnings.warn(f"{folder}: stale or torn cache, drawing it again", stacklevel=3)
+    # A text bar: in notebooks that run headlessly a widget bar would freeze at 0 %.
+    interval = 0.2 if sys.stderr.isatty() else 5
+    bar = partial(tqdm, desc=folder.name, total=len(indices), unit="scene", mininterval=interval)
+    with closing(_draw(draw, indices, workers)) as scenes:
+        _write_cache(folder, bar(scenes, disable=not progress), (len(indices), *grid))
+    drawn = _open_cache(folder)
+    if drawn is None:
+        raise OSError(f"{folder}: what was just written does not read back; is the disk full?")
+    return drawn
+
+
+def _draw(
+    draw: Callable[[int], Drawn], indices: range, workers: int | None = None
+) -> Iterator[Drawn]:
+    """Results of `draw` in order, by parallel processes if there is enough to draw."""
+    workers = min(workers or os.cpu_count() or 1, 61)  # 61: the limit on Windows
+    if workers == 1 or len(indices) < FEW:
+        yield from map(draw, indices)
+        return
+    # spawn: forking beside torch's threads may deadlock
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, spawn, initializer=follow_parent)
+    try:
+        with lean_children():  # map starts all workers before it returns
+            results = pool.map(draw, indices, chunksize=25)
+        yield from results
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _write_cache(folder: Path, drawn: Iterable[Drawn], shape: tuple[int, int, int]) -> None:
+    """Write to a temporary folder, the checksums last, then rename it to `folder`."""
+    count, height, width = shape
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        opened = partial(np.lib.format.open_memmap, mode="w+", dtype=np.uint8)
+        images = opened(part / "images.npy", shape=(count, 3, height, width))
+        masks = opened(part / "masks.npy", shape=(count, height, width))
+        for row, (image, mask) in enumerate(drawn):
+            images[row], masks[row] = image.transpose(2, 0, 1), mask
+        images.flush()
+        masks.flush()
+        del images, masks  # Windows renames no folder with open files in it
+        meta = {"name": folder.name, "sha256": _checksums(part)}
+        (part / "meta.json").write_text(json.dumps(meta))
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            part.replace(folder)
+        except OSError:
+            if _open_cache(folder) is None:  # else another process was faster
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _checksums(folder: Path) -> list[str]:
+    sums = []
+    for name in ("images.npy", "masks.npy"):
+        with open(folder / name, "rb") as stream:
+            sums.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return sums
+
+
+def _open_cache(folder: Path) -> Drawn | None:
+    """The memory maps of a whole cache of these parameters, else None."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        if meta != {"name": folder.name, "sha256": _checksums(folder)}:
+            return None
+        return np.load(folder / "images.npy", "r"), np.load(folder / "masks.npy", "r")
+    except (OSError, ValueError):
+        return None

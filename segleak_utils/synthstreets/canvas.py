@@ -1,0 +1,370 @@
+"""The canvas of a street scene: camera, light, annotator; sky, ground and upright planes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from segleak_utils.data.classes import (
+    BICYCLE,
+    BUILDING,
+    BUS,
+    CAR,
+    FENCE,
+    LIGHT,
+    MOTORCYCLE,
+    PERSON,
+    RIDER,
+    ROAD,
+    SIDEWALK,
+    SIGN,
+    SKY,
+    TERRAIN,
+    TRAIN,
+    TRUCK,
+    VEGETATION,
+    WALL,
+)
+from segleak_utils.synthstreets.styles import City, Point, Rgb
+
+BOUNDARY_JITTER = 0.9  # standard deviation of the displacement, pixels of the final picture
+VOID_BORDER = 0.12  # share of the boundary pixels that are void
+CONFUSION = 0.05  # share of instances and regions with a look-alike's class
+FACADE_CONFUSION = 0.02  # the same for a building: a scene has ten or more, and they are large
+LEFT_OUT = 0.25  # share of small objects without a label
+SMALL = 7.0  # height in pixels under which an object may be left out
+LOOK_ALIKES = {
+    SIDEWALK: (TERRAIN,), BUILDING: (WALL,), WALL: (BUILDING, FENCE), FENCE: (WALL, BUILDING),
+    LIGHT: (SIGN,), SIGN: (LIGHT,), VEGETATION: (TERRAIN,), TERRAIN: (VEGETATION, SIDEWALK),
+    PERSON: (RIDER,), RIDER: (PERSON,), CAR: (TRUCK,), TRUCK: (BUS, CAR), BUS: (TRUCK, TRAIN),
+    TRAIN: (BUS, TRUCK), MOTORCYCLE: (BICYCLE,), BICYCLE: (MOTORCYCLE,),
+}  # fmt: skip
+
+
+PPM = 12  # façade textures: pixels per metre
+# (multiplier, glass) float32 [height * PPM, length * PPM], see-through where glass < 0
+Texture = tuple[np.ndarray, np.ndarray, bool]
+
+
+@cache
+def noise(number: int, size: int = 512, slope: float = 1.0) -> np.ndarray:
+    """Tileable 1/f^slope noise, float32 [size, size], mean 0, standard deviation 1."""
+    white = np.fft.rfft2(np.random.default_rng(number).standard_normal((size, size)))
+    fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]
+    field = np.fft.irfft2(white / np.maximum(np.hypot(fx, fy), 1 / size) ** slope, (size, size))
+    return ((field - field.mean()) / field.std()).astype(np.float32)
+
+
+@cache
+def facade(number: int) -> Texture:
+    """Texture of a house front: storeys of windows, shops or doors at the ground."""
+    rng = np.random.default_rng([77, number])
+    rows, cols = 40 * PPM, 24 * PPM
+    mul = 1 + 0.07 * noise(10, 512, 0.6)[:rows, :cols] + 0.06 * noise(11)[:rows, :cols]
+    glass = np.zeros((rows, cols), np.float32)
+    if number % 3 == 0:  # courses of brick
+        mul[::4] *= 0.86
+    floor, pitch = rng.uniform(2.7, 3.6), 24 / rng.integers(7, 13)
+    wide, tall, sill = rng.uniform(0.3, 0.75) * pitch, rng.uniform(1.2, 2.0), rng.uniform(0.7, 1.0)
+    shop = number % 2 == 0
+
+    def window(s: float, y: float, w: float, h: float, frame: float) -> None:
+        r, q = slice(int(y * PPM), int((y + h) * PPM)), slice(int(s * PPM), int((s + w) * PPM))
+        mul[max(r.start - 1, 0) : r.stop + 1, max(q.start - 1, 0) : q.stop + 1] = frame
+        mul[r, q] = rng.uniform(0.05, 0.25)
+        glass[r, q] = rng.uniform(0.05, 0.5) * np.linspace(0.7, 1.2, len(mul[r, q]))[:, None]
+        if w > 0.8:
+            glass[r, q.start + (q.stop - q.start) // 2] = 0.6 * frame
+
+    frame = rng.uniform(0.7, 1.25)
+    for level in range(int(40 / floor)):
+        y = level * floor
+        for k in range(round(24 / pitch)):
+            s = k * pitch + (pitch - wide) / 2
+            if level:
+                window(s, y + sill, wide, min(tall, floor - sill - 0.2), frame)
+            elif shop:
+                window(k * pitch + 0.2, 0.4, pitch - 0.4, 2.1, 0.5)
+                tone = rng.uniform(0.4, 1.3)
+                band = slice(int(2.6 * PPM), int(3.0 * PPM))
+                mul[band, int(k * pitch * PPM) : int((k + 1) * pitch * PPM)] *= tone
+            elif rng.random() < 0.3:
+                window(s + wide / 4, 0.05, 1.0, 2.1, 0.55)
+            else:
+                window(s, sill + 0.1, wide, min(tall, 1.5), frame)
+        if level:
+            mul[int(y * PPM) : int(y * PPM) + 2] *= rng.uniform(0.8, 1.12)
+    mul[: PPM // 2] *= 0.75
+    return mul.astype(np.float32), glass, False
+
+
+@cache
+def plain(kind: str) -> Texture:
+    """Texture of a `wall`, `hedge` or one of two fences; glass < 0 is see-through."""
+    rows, cols = 40 * PPM, 24 * PPM
+    mul = 1 + 0.12 * noise(12, 512, 0.7)[:rows, :cols]
+    glass = np.zeros((rows, cols), np.float32)
+    if kind == "wall":
+        mul[::6] *= 0.8
+        mul[::12, ::9] *= 0.8
+    elif kind == "hedge":
+        mul = 0.85 + 0.4 * noise(13, 512, 0.8)[:rows, :cols]
+    elif kind == "rails":
+        glass -= 1
+        glass[:, ::5] = glass[:, 1::5] = 0
+        glass[2:4] = glass[11:13] = 0
+    else:  # planks
+        mul[:, ::3] *= 0.7
+        mul *= 1 + 0.15 * np.repeat(noise(14)[0, : cols // 3], 3)[None]
+    return mul.astype(np.float32), glass, kind == "rails"
+
+
+def pick(rng: np.random.Generator, items: Sequence):
+    return items[int(rng.random() * len(items))]
+
+
+def vary(rng: np.random.Generator, rgb: Rgb, amount: float = 0.08) -> Rgb:
+    """A colour of one's own: brightness and hue vary."""
+    k, (a, b, c) = 1 + 2 * amount * (rng.random() - 0.5), amount * (rng.random(3) - 0.5)
+    return (rgb[0] * k + a, rgb[1] * k + b, rgb[2] * k + c)
+
+
+class Canvas:
+    """Colour and label picture of twice the final size, with its camera, light and annotator."""
+
+    def __init__(self, rng: np.random.Generator, city: City, height: int, width: int) -> None:
+        self.rng, self.city = rng, city
+        self.h, self.w = 2 * height, 2 * width
+        u = rng.random(12)
+        self.f = self.w * (0.75 + 0.35 * u[0])
+        self.cx = self.w * (0.5 + 0.16 * (u[1] - 0.5))
+        self.hy = self.h * (0.42 + 0.1 * (u[2] - 0.5))
+        self.eye = 1.25 + 0.4 * u[3]
+        self.bend = 0.0012 * rng.standard_normal() if u[4] < 0.5 else 0.0
+        self.half = city.road[0] + (city.road[1] - city.road[0]) * u[5]
+        self.x0 = self.half * (0.25 + 0.3 * u[6])
+        self.weather = int(np.searchsorted(np.cumsum(city.weather), u[7] * 0.999))
+        clear, overcast, haze, rain, dusk = np.arange(5) == self.weather
+        self.wet, self.dusk = bool(rain), bool(dusk)
+        self.sun = -1.0 if u[8] < 0.5 else 1.0  # side the sun stands on
+        self.direct = (0.55 + 0.3 * u[9]) if clear else 0.05 if not dusk else 0.12
+        base = 0.5 if clear else 0.75 if overcast or haze else 0.55 if rain else 0.36
+        warmth = 0.1 * (u[10] - 0.4) + (0.08 if dusk else 0)
+        self.ambient = base * np.array([1 + warmth, 1.0, 1.04 - warmth])
+        self.sunlight = self.direct * np.array([1.08, 1.0, 0.86])
+        sight = 45 if haze else 90 if rain else 160 if overcast else 260
+        self.sight = sight * (0.6 + 0.8 * u[11])
+        self.fog = {0: (0.7, 0.77, 0.86), 1: (0.72, 0.73, 0.74), 2: (0.75, 0.76, 0.76),
+                    3: (0.58, 0.6, 0.63), 4: (0.42, 0.36, 0.4)}[self.weather]  # fmt: skip
+        self.pane = (0.75, 0.55, 0.25) if dusk else tuple(0.7 * v for v in self.fog)
+        self.reach = rng.uniform(1, 7)  # metres of shade in front of the façades
+        self.cobbled = rng.random() < city.cobbles
+        self.rails = -0.45 * self.half if rng.random() < city.rails else 0.0  # x of a tram track
+        self.cross = rng.uniform(12, 40) if rng.random() < 0.45 else 0.0  # z of a side street
+        self.skyline = np.full(self.w, 1e9, np.float32)
+        self.rgb = np.zeros((self.h, self.w, 3), np.uint8)
+        self.lab = np.full((self.h, self.w), SKY, np.uint8)
+
+    def project(self, x: float, z: float, y: float = 0.0) -> Point:
+        """World (x to the right, z ahead, y up; metres) → picture (u, v)."""
+        k = self.f / z
+        return self.cx + k * (x - self.x0 + self.bend * z * z), self.hy + k * (self.eye - y)
+
+    def light(self, facing: float) -> np.ndarray:
+        """Light [3] on a face: 1 turned to the sun, 0 away from it."""
+        return self.ambient + facing * self.sunlight
+
+    def shade(self, rgb: Rgb, z: float, facing: float = 0.4) -> tuple[int, int, int]:
+        t = math.exp(-z / self.sight)
+        a, s, g = self.ambient, self.sunlight, self.fog
+        mixed = (t * rgb[i] * (a[i] + facing * s[i]) + (1 - t) * g[i] for i in range(3))
+        return tuple(max(0, min(255, int(255 * value))) for value in mixed)
+
+    def annotate(self, label: int, size: float = 1e9) -> int | None:
+        """The label a human gives an object `size` picture rows high; None is left out."""
+        u = self.rng.random(2)
+        if size < 2 * SMALL and u[0] < LEFT_OUT:
+            return None
+        rate = FACADE_CONFUSION if label == BUILDING else CONFUSION
+        if label in LOOK_ALIKES and u[1] < rate:
+            return pick(self.rng, LOOK_ALIKES[label])
+        return label
+
+    def start_objects(self) -> None:
+        """From arrays to Pillow: the ground and the façades are done, objects follow."""
+        self.picture, self.mask = Image.fromarray(self.rgb), Image.fromarray(self.lab)
+        self._ink, self._label = ImageDraw.Draw(self.picture), ImageDraw.Draw(self.mask)
+
+    def poly(self, points: Sequence[Point], ink, label: int | None = None) -> None:
+        if ink is not None:
+            self._ink.polygon(points, fill=ink)
+        if label is not None:
+            self._label.polygon(points, fill=label)
+
+    def oval(self, u, v, ru, rv, ink, label: int | None = None, ring: int = 0) -> None:
+        box = (u - ru, v - rv, u + ru, v + rv)
+        if ring:
+            self._ink.ellipse(box, outline=ink, width=ring)
+        elif ink is not None:
+            self._ink.ellipse(box, fill=ink)
+        if label is not None:
+            self._label.ellipse(box, fill=label)
+
+    def line(self, points: Sequence[Point], width: float, ink, label: int | None = None) -> None:
+        thick = max(1, round(width))
+        self._ink.line(points, fill=ink, width=thick)
+        if label is not None:
+            self._label.line(points, fill=label, width=max(2, thick))
+
+
+# ---------------------------------------------------------------- sky, ground, façades (arrays)
+
+
+def paint_sky(c: Canvas) -> None:
+    """Gradient and clouds."""
+    rows = max(1, min(c.h, int(c.hy) + 4))
+    zenith = {0: (0.3, 0.5, 0.82), 1: (0.78, 0.8, 0.83), 2: (0.8, 0.8, 0.79),
+              3: (0.55, 0.58, 0.62), 4: (0.2, 0.22, 0.36)}[c.weather]  # fmt: skip
+    low = (0.85, 0.55, 0.42) if c.dusk else np.minimum(np.array(c.fog) * 1.12, 1)
+    t = np.linspace(0, 1, rows, dtype=np.float32)[:, None, None] ** 1.4
+    sky = np.asarray(vary(c.rng, zenith, 0.1), np.float32) * (1 - t) + np.float32(low) * t
+    i, j = c.rng.integers(0, 512, 2)
+    v, u = (i + np.arange(rows) * 2) & 511, (j + np.arange(0, c.w, 2)) & 511
+    cloud = noise(1, 512, 1.6)[v[:, None], u][..., None]
+    thick = np.clip(cloud * 0.35 + (0.05 if c.weather == 0 else 0.2), 0, 0.6)
+    grey = np.float32(0.95 if c.weather < 3 else 0.45)
+    shown = np.clip(255 * (sky + thick * (grey - sky)), 0, 255).astype(np.uint8)
+    c.rgb[:rows] = shown.repeat(2, axis=1)
+
+
+def paint_ground(c: Canvas, edges, kinds, colours, shadow: np.ndarray) -> None:
+    """Strips between `edges` (x, metres) of class `kinds`, markings, texture and shadows.
+
+    `shadow` float32 [h, w / 2], 1 is dark. Columns are computed at half the resolution.
+    """
+    rng = c.rng
+    top = max(0, int(c.hy) + 1)
+    v = np.arange(top, c.h, dtype=np.float32)[:, None]
+    z = np.float32(c.f * c.eye) / np.maximum(v - np.float32(c.hy), np.float32(0.4))
+    u = np.arange(0.5, c.w, 2, dtype=np.float32)[None] - np.float32(c.cx)
+    x = u * (z / np.float32(c.f)) + (np.float32(c.x0) - np.float32(c.bend) * z * z)
+    i, j = rng.integers(0, 512, 2)
+    tu, tv = (x * 9).astype(np.int32) + j, ((z * 9).astype(np.int32) + i) & 511
+    fine = noise(2, 512, 0.3)[tv, tu & 511]
+    coarse = noise(3, 512, 1.3)[((z * 2).astype(np.int32) + i) & 511, (tu >> 2) & 511]
+    strip = np.zeros(x.shape, np.uint8)
+    for edge, left, right in zip(edges, kinds, kinds[1:], strict=False):
+        strip += ((x + 0.08 * coarse) if TERRAIN in (left, right) else x) > np.float32(edge)
+    if c.cross:
+        strip[(z[:, 0] > c.cross) & (z[:, 0] < c.cross + 7)] = kinds.index(ROAD)
+    road = strip == kinds.index(ROAD)
+    rough = np.array([0.22 if k == TERRAIN else 0.055 for k in kinds], np.float32)[strip]
+    value = 1 + rough * (fine * (1 / (1 + z / 25)) + coarse)
+    across = np.abs(x)
+    if c.cobbled:
+        joint = ((x * 5).astype(np.int32) + (z * 4).astype(np.int32)) & 1
+        value -= road * joint * (0.12 / (1 + z / 8))
+    paved = np.array([k == SIDEWALK for k in kinds])[strip]
+    slab = (((x * 1.4) % 1) < 0.12) | (((z * 1.1) % 1) < 0.12)
+    value -= (slab & paved) * (0.16 / (1 + z / 12))
+    value *= 1 - np.float32(0.35) * (np.abs(across - np.float32(c.half)) < 0.12)  # kerbs
+    value -= 0.07 * (road & (np.abs(np.abs(x - np.float32(c.x0)) - 0.8) < 0.25))  # wheel tracks
+    colour = np.array(colours, np.float32)[strip] * value[..., None]
+    if not c.cobbled:
+        phase = rng.random() * 6
+        paint = (across < 0.09) & (((z + phase) % 6 < 3) | (phase < 1.5))
+        if phase > 3:
+            side = c.half - 0.35 - 2.0 * (phase > 4.5)
+            paint |= np.abs(across - np.float32(side)) < 0.07
+        if c.cross and phase > 2:
+            paint |= (np.abs(z - c.cross + 2.2) < 1.5) & ((x % 1.0) < 0.5)
+        paint &= road & (fine + coarse > -1.8)
+        colour[paint] = colour[paint] * 0.3 + 0.5
+    if c.rails:
+        rail = np.abs(np.abs(x - np.float32(c.rails)) - 0.72) < 0.06
+        colour[rail & road] = (0.3, 0.29, 0.28)
+    if c.wet:
+        colour *= np.where(road, np.float32(0.7), np.float32(0.85))[..., None]
+    blocks = np.sign(noise(4, 512, 1.0)[(z[:, :1] * 0.7).astype(int) & 511, i])
+    front = edges[-1] if c.sun > 0 else -edges[0]
+    sunny = (x * c.sun < front - c.reach * (1 + 0.4 * blocks)) * np.float32(0.72) + 0.03
+    fade = np.exp(-z / np.float32(c.sight))
+    dark = (1 - shadow[top:] * np.float32(0.75 if c.weather == 0 else 0.6)) * (255 * fade)
+    colour *= dark[..., None]
+    lit = sunny[..., None] * np.float32(c.sunlight)
+    lit += np.float32(c.ambient)
+    colour *= lit
+    colour += (255 * (1 - fade))[..., None] * np.float32(c.fog)
+    np.clip(colour, 0, 255, out=colour)
+    c.rgb[top:] = colour.astype(np.uint8).repeat(2, axis=1)
+    label = np.array([c.annotate(k) for k in kinds], np.uint8)
+    c.lab[top:] = label[strip].repeat(2, axis=1)
+
+
+def paint_wall(
+    c: Canvas, a: Point, b: Point, height: float, rgb: Rgb, texture: Texture, label: int,
+    facing: float, roof: tuple[float, Rgb] = (0.0, (0, 0, 0)), ragged: float = 0.0, skyline=None,
+) -> None:  # fmt: skip
+    """A textured upright plane over the ground line from `a` to `b` (x, z).
+
+    Walls come from near to far: `skyline` [w] holds the topmost row painted so far in each
+    column; only what rises above it is painted, and it is raised.
+    """
+    skyline = c.skyline if skyline is None else skyline
+    ua, ub = c.project(*a)[0], c.project(*b)[0]
+    lo, hi = max(0, math.ceil(min(ua, ub))), min(c.w, math.ceil(max(ua, ub)))
+    if hi <= lo:
+        return
+    # 1/z and (metres along)/z are linear in the picture column
+    t = (np.arange(lo, hi, dtype=np.float32) - np.float32(ua)) / np.float32(ub - ua)
+    z = 1 / (1 / a[1] + t * np.float32(1 / b[1] - 1 / a[1]))
+    length = math.dist(a, b)
+    s = t * z * np.float32(length / b[1])
+    shift = int(c.rng.random() * 288)
+    rise = height + np.float32(roof[0]) * np.minimum(np.minimum(s, length - s) / 2, 1)
+    if ragged:
+        rise += np.float32(ragged) * noise(5, 512, 1.0)[shift, (s * 14).astype(np.int32) & 511]
+    top = np.float32(c.hy) + np.float32(c.f) * (np.float32(c.eye) - rise) / z
+    seen = np.flatnonzero((top < skyline[lo:hi]) & (top < c.h))
+    if not len(seen):
+        return
+    keep = slice(seen[0], seen[-1] + 1)
+    lo, hi = lo + keep.start, lo + keep.stop
+    z, s, top = z[keep], s[keep], top[keep]
+    limit = np.minimum(skyline[lo:hi], np.float32(c.hy) + np.float32(c.f * c.eye) / z)
+    v0, v1 = max(0, int(top.min())), min(c.h, math.ceil(limit.max()))
+    if v1 <= v0:
+        return
+    v = np.arange(v0, v1, dtype=np.float32)[:, None]
+    y = np.float32(c.eye) - (v - np.float32(c.hy)) * (z / np.float32(c.f))
+    mul, glass, see_through = texture
+    col = ((s * PPM).astype(np.int32) + shift) % mul.shape[1]
+    at = np.clip((y * PPM).astype(np.int32), 0, mul.shape[0] - 1)
+    at *= mul.shape[1]
+    at += col
+    m, g = mul.ravel()[at], glass.ravel()[at]
+    inside = (v >= top) & (v <= limit)
+    fade = (255 * np.exp(-z / np.float32(c.sight)))[:, None]
+    light = c.light(facing)
+    eaves = np.float32(c.hy) + np.float32(c.f) * np.float32(c.eye - height) / z
+    over = max(0, math.ceil(eaves.max()) - v0) if roof[0] else 0  # rows that hold some roof
+    upper = v[:over] < eaves
+    np.copyto(g[:over], 0, where=upper)
+    m *= np.minimum(np.float32(0.75) + y * np.float32(0.083), 1)  # less light near the ground
+    shown = m[..., None] * (fade * np.float32(rgb * light))
+    tiles = np.float32(roof[1]) / np.float32(rgb)
+    np.multiply(shown[:over], tiles, out=shown[:over], where=upper[..., None])
+    whole = inside  # an annotator fills the gaps of a fence
+    if see_through:
+        inside = whole & (g >= 0)
+    else:
+        shown += g[..., None] * (fade * np.float32(c.pane))
+    shown += (255 - fade) * np.float32(c.fog)
+    np.minimum(shown, 255, out=shown)
+    np.copyto(c.rgb[v0:v1, lo:hi], shown, where=inside[..., None], casting="unsafe")
+    np.copyto(c.lab[v0:v1, lo:hi], np.uint8(label), where=whole)
+    np.minimum(skyline[lo:hi], top, out=skyline[lo:hi])

@@ -1,0 +1,32 @@
+"""Networks that are trained on *members* only, and how they are asked.
+
+A shadow is a victim of the attacker's own. `dpsgd` has the defence inside training, `street` the
+paper's scale over several processes, `store` what a network answered, on disk.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["dpsgd", "encoders", "processes", "store", "street"],
+    submod_attrs={
+        "asking": [
+            "best_device",
+            "deep_features",
+            "device_of",
+            "has_bf16",
+            "logits_of",
+            "mc_dropout",
+            "padded",
+            "posterior_batches",
+            "posteriors",
+            "posteriors_at",
+        ],
+        "checkpoints": ["resume"],
+        "iou": ["confusion_matrix", "iou_of", "mean_iou"],
+        "networks": ["Recipe", "build_victim"],
+        "recorded": ["Recorded", "recorded"],
+        "training": ["augmentation", "train_victim"],
+        "weights": ["load_victim", "read_weights", "save_weights"],
+    },
+)

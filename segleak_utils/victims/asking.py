@@ -1,0 +1,193 @@
+"""Asking a network: logits, posteriors, in a stream, on a coarse grid, with dropout left on.
+
+Any callable images -> logits is a victim (see `logits_of`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.std import tqdm
+
+from segleak_utils.data import Scenes
+
+MULTIPLE = 32  # the encoders halve an image five times: all sides are multiples of this
+
+
+def logits_of(model: Callable, images: Tensor) -> Tensor:
+    """Logits float32 [N,C,H,W] on the images' grid, whatever the model's way of returning them.
+
+    Takes a tensor, a dict with ``"out"`` (torchvision), or an object with ``.logits``
+    (transformers, at 1/4 size: brought to the grid bilinearly). Raises ValueError otherwise, and
+    for logits that are not finite.
+
+    >>> images = torch.zeros(1, 3, 2, 2)
+    >>> logits_of(lambda images: {"out": images[:, :2] + 1}, images).flatten()
+    tensor([1., 1., 1., 1., 1., 1., 1., 1.])
+    """
+    out = model(images)
+    if isinstance(out, dict) and "out" in out:
+        out = out["out"]
+    elif hasattr(out, "logits"):
+        out = out.logits
+    if not isinstance(out, Tensor) or out.ndim != 4 or len(out) != len(images):
+        found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(
+            f"the model returned {found}; expected logits [N,C,H,W] for images "
+            f"{tuple(images.shape)}, a dict with 'out', or an object with .logits"
+        )
+    out = out.float()
+    if out.shape[-2:] != images.shape[-2:]:
+        out = F.interpolate(out, size=images.shape[-2:], mode="bilinear", align_corners=False)
+    if not torch.isfinite(out).all():
+        raise ValueError("the model returned logits that are NaN or infinite")
+    return out
+
+
+@torch.inference_mode()
+def posteriors(model: Callable, images: Tensor) -> Tensor:
+    """Per-pixel posteriors, float32 [N,C,H,W]: softmax over the classes. No autocast: exact.
+
+    >>> def model(images):  # logits log 1 and log 3, whatever the image
+    ...     return torch.tensor([1.0, 3.0]).log().view(1, 2, 1, 1).expand(len(images), 2, 1, 2)
+    >>> posteriors(model, torch.zeros(1, 3, 1, 2))[0, :, 0]
+    tensor([[0.2500, 0.2500],
+            [0.7500, 0.7500]])
+    """
+    return logits_of(model, images).softmax(dim=1)
+
+
+@torch.inference_mode()
+def posterior_batches(
+    model: Callable, scenes: Scenes, batch: int = 16, *, progress: str | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (posteriors float32 [B,C,H,W], masks int64 [B,H,W]) over all scenes, in order.
+
+    A stream: the posteriors of a few thousand images (5 MB each) are never in memory at once.
+    """
+    if isinstance(model, nn.Module):
+        model.eval()
+    device = device_of(model)
+    bar = tqdm(total=len(scenes), desc=progress, unit="image", disable=not progress, mininterval=2)
+    with bar:
+        for images, masks in scenes.batches(batch):
+            yield posteriors(model, images.to(device)).cpu(), masks
+            bar.update(len(images))
+
+
+def device_of(model: Callable) -> torch.device:
+    """Where the model's weights lie; the CPU for a model without any."""
+    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return torch.device("cpu") if first is None else first.device
+
+
+def best_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 is native there: emulated bf16 is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+# ---------------------------------------------------------------------------------- inference
+
+
+class Padded(nn.Module):
+    """A victim for images of any size: pads right and bottom, and crops the logits back."""
+
+    def __init__(self, model: Callable, multiple: int) -> None:
+        super().__init__()
+        self.model, self.multiple = model, multiple
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        right, bottom = -width % self.multiple, -height % self.multiple
+        images = F.pad(images, (0, right, 0, bottom), mode="replicate")
+        return logits_of(self.model, images)[..., :height, :width]
+
+
+def padded(model: Callable, multiple: int = MULTIPLE) -> Padded:
+    """The model on images [N,3,H,W] whose sides need not be multiples of 32: logits [N,C,H,W].
+
+    The image's last row and column are repeated. On sides that are multiples nothing changes.
+
+    >>> seen = []
+    >>> def model(images):
+    ...     seen.append(tuple(images.shape))
+    ...     return images[:, :2]
+    >>> padded(model, multiple=4)(torch.zeros(1, 3, 5, 8)).shape, seen
+    (torch.Size([1, 2, 5, 8]), [(1, 3, 8, 8)])
+    """
+    return Padded(model, multiple)
+
+
+@torch.inference_mode()
+def posteriors_at(model: Callable, images: Tensor, stride: int = 8) -> Tensor:
+    """Posteriors at every `stride`-th pixel, float32 [N,C,ceil(H/stride),ceil(W/stride)].
+
+    ``posteriors(model, images)[..., ::stride, ::stride]`` without the softmax of all the others.
+    No autocast. Runs, and leaves the result, where the model is. ValueError for a stride below 1.
+
+    >>> def model(images):  # the odds of class 1 are 3 to the power of the brightness
+    ...     return torch.cat([0 * images[:, :1], images[:, :1] * torch.tensor(3.0).log()], 1)
+    >>> images = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 3, 1, 4)
+    >>> posteriors_at(model, images, stride=2)[0, 1]  # of pixels 0 and 2: 1/2 and 9/10
+    tensor([[0.5000, 0.9000]])
+    """
+    if stride < 1:
+        raise ValueError(f"stride {stride}; expected 1 or more")
+    return logits_of(model, images.to(device_of(model)))[..., ::stride, ::stride].softmax(dim=1)
+
+
+def mc_dropout(model: nn.Module, passes: int, *, seed: int) -> Callable[[Tensor], Tensor]:
+    """A victim that answers with dropout switched on: the mean of some random passes.
+
+    Returns a function images [N,3,H,W] → logits [N,C,H,W] (the log of the mean posterior), to be
+    used wherever a victim is. Its k-th call draws from `seed` and k. Raises ValueError for a
+    network without dropout, or no pass.
+    """
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
+    if not layers:
+        raise ValueError("the network has no dropout layer; train one with Recipe(dropout=…)")
+    if passes < 1:
+        raise ValueError(f"passes is {passes}; expected at least 1")
+    calls = itertools.count()
+
+    def ask(images: Tensor) -> Tensor:
+        model.eval()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed * 1_000_003 + next(calls))
+            try:
+                for layer in layers:
+                    layer.train()
+                images = images.to(device_of(model))
+                mean = sum(posteriors(model, images) for _ in range(passes)) / passes
+            finally:
+                model.eval()
+        return mean.clamp(min=1e-30).log().cpu()
+
+    return ask
+
+
+@torch.inference_mode()
+def deep_features(model: nn.Module, images: Tensor, grid: tuple[int, int]) -> Tensor:
+    """All stages of a victim's encoder, brought to one grid (h, w): float32 [N,F,h,w].
+
+    Each channel of an image has mean 0 and deviation 1. images: float [N,3,H,W] in 0..1.
+    """
+    images = (images.to(device_of(model)) - model.mean) / model.std
+    stages = [stage for stage in model.eval().net.encoder(images)[1:] if stage.shape[1]]
+    features = torch.cat(
+        [F.interpolate(s, grid, mode="bilinear", align_corners=False) for s in stages], 1
+    ).cpu()
+    spread = features.std((2, 3), keepdim=True).clamp(min=1e-6)  # a dead channel stays 0
+    return (features - features.mean((2, 3), keepdim=True)) / spread

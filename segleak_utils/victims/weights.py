@@ -1,0 +1,114 @@
+"""A victim's weights on disk: safetensors with the recipe in the header, checked by SHA-256."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from segleak_utils.data import replace_file, sha256
+from segleak_utils.victims.asking import best_device
+from segleak_utils.victims.networks import Recipe, build_victim
+
+
+def save_weights(
+    model: nn.Module | Mapping[str, Tensor],
+    path: Path,
+    meta: dict,
+    dtype: torch.dtype = torch.float16,
+) -> str:
+    """Write the weights as safetensors with `meta` in the header; return the SHA-256.
+
+    Of a network that shares most weights with another, the tensors of its own are enough. int8 is
+    half of float16: kernels in 255 steps, a scale for each output channel; the rest is float16.
+    Raises ValueError for weights that are not finite in `dtype`.
+    """
+    tensors = dict(model.state_dict() if isinstance(model, nn.Module) else model)
+    whole = torch.float16 if dtype == torch.int8 else dtype
+    for name, value in tensors.items():
+        if value.is_floating_point() and not torch.isfinite(value.to(whole)).all():
+            raise ValueError(f"{name} holds values that are not finite in {whole} (too large?)")
+    if dtype == torch.int8:
+        tensors = _in_steps(tensors)
+    tensors = {
+        name: (value.to(whole) if value.is_floating_point() else value).cpu().contiguous()
+        for name, value in tensors.items()
+    }
+    header = {"meta": json.dumps(meta, sort_keys=True)}
+    replace_file(path, lambda part: save_file(tensors, part, header))
+    return sha256(path)
+
+
+_SCALE = ".int8_scale"
+
+
+def _in_steps(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Kernels as int8, and beside each the size of a step for each output channel."""
+    out = {}
+    for name, value in tensors.items():
+        if value.is_floating_point() and value.ndim > 1:
+            # the step as it will be read, or the weights would be off by its rounding
+            step = (value.flatten(1).abs().amax(1) / 127).clamp_min(1e-6).half().float()
+            out[name + _SCALE] = step
+            value = (value / step.view(-1, *[1] * (value.ndim - 1))).round().clamp(-127, 127).char()
+        out[name] = value
+    return out
+
+
+def _from_steps(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The opposite of `_in_steps`, float32."""
+    out = {name: value for name, value in tensors.items() if not name.endswith(_SCALE)}
+    for name in tensors.keys() - out.keys():
+        of = name.removesuffix(_SCALE)
+        step = tensors[name].float()
+        out[of] = out[of].float() * step.view(-1, *[1] * (out[of].ndim - 1))
+    return out
+
+
+def read_weights(path: Path, expected: str | None = None) -> tuple[dict[str, Tensor], dict]:
+    """State dict (float32) and meta of a file by `save_weights`, checked against its SHA-256.
+
+    Raises FileNotFoundError, or ValueError for a file that is damaged or not the one expected.
+    """
+    found = sha256(path)
+    if expected is not None and found != expected:
+        raise ValueError(
+            f"{path} is not the file the manifest names: its SHA-256 is {found[:12]}…, expected "
+            f"{expected[:12]}…; restore it from git, or retrain it"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            meta = json.loads((file.metadata() or {}).get("meta", "{}"))
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    return _from_steps(state), meta
+
+
+def load_victim(path: Path, expected: str | None = None) -> tuple[nn.Module, dict]:
+    """A victim in eval mode and its meta, built from the recipe stored in the file.
+
+    A callable on images already; float16 or int8 on disk, float32 in memory.
+    """
+    state, meta = read_weights(path, expected)
+    if "recipe" not in meta:
+        raise ValueError(f"{path} holds no victim: its header has no 'recipe'")
+    try:
+        recipe = Recipe(**meta["recipe"])
+    except (ValidationError, TypeError) as error:
+        raise ValueError(
+            f"{path} holds no victim, but something made as {meta['recipe']}"
+        ) from error
+    model = build_victim(recipe)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit its own recipe: {error}") from error
+    return model.eval().to(best_device(), memory_format=torch.channels_last), meta

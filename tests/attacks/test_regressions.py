@@ -1,0 +1,117 @@
+"""The bars: global loss, class features, blind features, the regression and its stored form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from toy_outputs import VOID, C, outputs_of, scenes_of
+
+from segleak_utils.attacks import (
+    LinearAttack,
+    blind_features,
+    class_features,
+    global_loss_scores,
+    logistic_attack,
+)
+from segleak_utils.victims import read_weights, save_weights
+
+# ---- the bars to be passed -----------------------------------------------------------------------
+
+
+def test_global_loss_scores_are_minus_the_mean_over_labelled_pixels():
+    shown = outputs_of(70)  # more than one batch
+    loss, masks = shown.loss_maps[:, 0].double().numpy(), shown.masks.numpy()
+    expected = [-one[mask != VOID].mean() for one, mask in zip(loss, masks, strict=True)]
+    np.testing.assert_allclose(global_loss_scores(shown), expected, rtol=1e-6)
+
+
+def test_class_features_are_mean_losses_their_sums_and_shares():
+    shown = outputs_of(70)
+    shown.masks[0][shown.masks[0] == 2] = 1  # class 2 is absent from image 0
+    found = class_features(shown)
+    assert found.shape == (70, 3 * C) and found.dtype == np.float64
+    loss, masks = shown.loss_maps[:, 0].double().numpy(), shown.masks.numpy()
+    for i in (0, 69):
+        for c in range(C):
+            at = masks[i] == c
+            assert found[i, c] == pytest.approx(loss[i][at].mean() if at.any() else 0, rel=1e-5)
+            share = at.sum() / (masks[i] != VOID).sum()
+            assert found[i, 2 * C + c] == pytest.approx(share, rel=1e-5)
+            assert found[i, C + c] == pytest.approx(found[i, c] * share, rel=1e-5)
+    assert found[0, 2] == found[0, C + 2] == found[0, 2 * C + 2] == 0
+
+
+def test_blind_features_are_shares_colours_and_the_gradient():
+    scenes = scenes_of(3)
+    found = blind_features(scenes)
+    assert found.shape == (3, C + 7) and found.dtype == np.float64
+    for row, (image, mask) in zip(found, scenes, strict=True):
+        image, mask = image.double().numpy(), mask.numpy()
+        shares = [(mask == c).sum() / (mask != VOID).sum() for c in range(C)]
+        gradient = np.abs(np.diff(image, axis=-1)).mean()
+        colours = [*image.mean((1, 2)), *image.std((1, 2), ddof=1), gradient]
+        np.testing.assert_allclose(row, [*shares, *colours], rtol=1e-4)
+
+
+def test_logistic_regression_finds_a_feature_and_refuses_nan():
+    rng = np.random.default_rng(0)
+    member = np.arange(200) % 2 == 0
+    features = rng.normal(0, 1, (200, 5))
+    features[:, 3] += 2 * member
+    model = logistic_attack(features, member)
+    assert roc_auc_score(member, model.decision_function(features)) > 0.85
+    for bad in (np.nan, np.inf):
+        features[7, 2] = bad
+        with pytest.raises(ValueError, match="features hold NaN or infinite"):
+            logistic_attack(features, member)
+
+
+def fitted_attack(n_features=5, seed=0):
+    rng = np.random.default_rng(seed)
+    member = np.arange(200) % 2 == 0
+    features = rng.normal(3, 10, (200, n_features))
+    features[:, 3] += 9 * member
+    features[:, 1] = 7  # a class that is never there: no deviation to divide by
+    return logistic_attack(features, member), features
+
+
+def test_a_linear_attack_scores_as_the_regression_it_was_made_of():
+    fitted, features = fitted_attack()
+    found = LinearAttack.of(fitted).scores(features)
+    assert found.shape == (200,) and found.dtype == np.float64
+    np.testing.assert_allclose(found, fitted.decision_function(features), rtol=1e-9, atol=1e-12)
+    narrow = LinearAttack.of(fitted).scores(features.astype(np.float32))
+    np.testing.assert_allclose(narrow, found, atol=1e-5)
+    assert len(LinearAttack.of(fitted).scores(features[:0])) == 0
+
+
+def test_a_linear_attack_worked_by_hand():
+    attack = LinearAttack(2)
+    attack.mean += torch.tensor([1.0, 2.0])
+    attack.scale += torch.tensor([2.0, 4.0])
+    attack.weight += torch.tensor([3.0, -1.0])
+    attack.bias += 0.5
+    features = np.array([[1, 2], [3, 2], [1, 6]])
+    assert attack.scores(features).tolist() == [0.5, 3.5, -0.5]
+
+
+def test_a_linear_attack_survives_being_stored(tmp_path):
+    fitted, features = fitted_attack()
+    attack, path = LinearAttack.of(fitted), tmp_path / "attack.safetensors"
+    save_weights(attack, path, {"n_features": 5}, torch.float64)
+    again = LinearAttack(5)
+    state, meta = read_weights(path)
+    again.load_state_dict(state)
+    assert meta == {"n_features": 5} and set(state) == {"mean", "scale", "weight", "bias"}
+    # weights are read as float32
+    np.testing.assert_allclose(again.scores(features), attack.scores(features), atol=1e-5)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        LinearAttack(4).load_state_dict(state)
+
+
+def test_features_of_another_number_are_refused_by_a_linear_attack():
+    fitted, features = fitted_attack()
+    with pytest.raises((RuntimeError, ValueError)):
+        LinearAttack.of(fitted).scores(features[:, :4])

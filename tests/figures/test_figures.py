@@ -1,0 +1,219 @@
+"""The pictures: they can be drawn and saved, are labelled, and leave pyplot as it was."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from segleak_utils import defenses, figures, metrics
+from segleak_utils.data import Scenes
+from segleak_utils.metrics import Interval
+
+C, SIZE = 4, (16, 32)
+NAMES = ("road", "car", "sky", "pole")
+PALETTE = np.array([[128, 64, 128], [0, 0, 142], [70, 130, 180], [153, 153, 153]], np.uint8)
+RNG = np.random.default_rng(0)
+MEMBER = np.arange(150) < 50
+SCORES = {name: RNG.normal(0, 1, 150) + shift * MEMBER for name, shift in (("a", 1), ("b", 0))}
+AREAS = {name: metrics.auc(values, MEMBER) for name, values in SCORES.items()}
+SOME = {"first": Interval(0.6, 0.5, 0.7, 50, 100), "second": Interval(0.7, 0.65, 0.75, 50, 100)}
+LOSSES = np.where(RNG.random((150, C)) < 0.2, np.nan, RNG.random((150, C)))
+HISTORY = [{"epoch": k, "loss": 1 / k, "select_auc": 0.5 + k / 20} for k in (1, 2, 3)]
+TRAINED = {
+    "train_loss": [2.0, 1.5, 1.0], "held_out_miou": [[2, 0.3], [3, 0.4]],
+    "member_miou": 0.5, "nonmember_miou": 0.4,
+}  # fmt: skip
+
+
+def example(seed: int, scale: float = 1) -> figures.Example:
+    rng = torch.Generator().manual_seed(seed)
+    mask = torch.randint(0, C, SIZE, generator=rng)
+    mask[0] = 255
+    posterior = torch.rand(C, *SIZE, generator=rng).softmax(0)
+    loss = scale * torch.rand(SIZE, generator=rng)
+    return figures.Example(
+        f"scene {seed}", torch.rand(3, *SIZE, generator=rng), mask, posterior, loss
+    )
+
+
+A, B = example(0), example(1, scale=5)
+
+
+def scenes() -> Scenes:
+    images = RNG.integers(0, 256, (5, 3, *SIZE), dtype=np.uint8)
+    masks = RNG.integers(0, C, (5, *SIZE), dtype=np.uint8)
+    return Scenes.from_arrays(images, masks, [f"s{i}" for i in range(5)], NAMES, PALETTE)
+
+
+CASES = {
+    "contact_sheet": lambda: figures.render_contact_sheet(scenes()),
+    "palette": lambda: figures.render_palette(NAMES, PALETTE),
+    "examples": lambda: figures.render_examples([A, B], PALETTE, "title"),
+    "gallery": lambda: figures.render_gallery(
+        [A.image] * 3, [A.loss] * 3, "abc", ["red"] * 3, columns=2
+    ),
+    "confidence": lambda: figures.render_confidence([A, B]),
+    "pixels": lambda: figures.render_pixels(A, {"p": (3, 5), "q": (0, 20)}, NAMES, PALETTE),
+    "channels": lambda: figures.render_channels({"a": A.posterior, "b": B.posterior}, NAMES),
+    "maps": lambda: figures.render_maps({"a": A.loss, "b": B.loss}),
+    "class_bars": lambda: figures.render_class_bars(
+        {"members": np.array([0.5, np.nan, 0.2, 1]), "others": np.arange(4) / 4}, NAMES, "IoU"
+    ),
+    "victim_training": lambda: figures.render_victim_training(TRAINED),
+    "trust": lambda: figures.render_trust(RNG.random(150), RNG.random(150), MEMBER),
+    "class_gap": lambda: figures.render_class_gap(LOSSES, MEMBER, NAMES),
+    "scores": lambda: figures.render_scores(SCORES, MEMBER, {"a": 0.5, "b": np.inf}),
+    "roc": lambda: figures.render_roc(SCORES, MEMBER, AREAS),
+    "intervals": lambda: figures.render_intervals(SOME, "AUC"),
+    "against": lambda: figures.render_against(
+        [1, 2], {"a": [*SOME.values()]}, "patches", reference={"global loss": 0.6}
+    ),
+    "patches": lambda: figures.render_patches(A.loss, torch.tensor([[0, 0], [4, 9]]), 8, "title"),
+    "roles": lambda: figures.render_roles({"victim": [(A.image, True), (B.image, False)]}),
+    "patch_strip": lambda: figures.render_patch_strip(
+        torch.stack([A.loss, B.loss]), torch.stack([A.mask, B.mask]), MEMBER[49:51], PALETTE
+    ),
+    "evidence": lambda: figures.render_evidence({"a": (A.image, A.loss, B.loss - 2)}),
+    "trainings": lambda: figures.render_trainings({"a": HISTORY, "b": HISTORY}),
+    "toy_roc": lambda: figures.render_toy_roc(np.arange(8.0), np.arange(8) % 3 == 0),
+    "subsamples": lambda: figures.render_subsamples({50: [*SOME.values()]}, SOME["second"]),
+    "service": lambda: figures.render_service([A, B], PALETTE, SCORES, MEMBER, "title"),
+    "frontier": lambda: figures.render_frontier(
+        [figures.Tradeoff(f"d{k}", f"family {k // 2}", k / 10, SOME) for k in range(4)]
+    ),
+    "epsilon": lambda: figures.render_epsilon([1, 2, 4], {"a": [9, 3, 1]}, {"net": (2, 2.5)}),
+    "grouped": lambda: figures.render_grouped({"p": {"x": SOME, "y": SOME}}, "AUC"),
+}  # fmt: skip
+# Pictures of pictures have no axes to label: their rows, columns and colour bars have names.
+PICTURES = {"contact_sheet", "palette", "gallery", "maps"}
+
+
+@pytest.fixture(autouse=True)
+def without_a_screen(monkeypatch):
+    plt.switch_backend("Agg")
+    plt.close("all")
+
+
+def drawn(name: str) -> Figure:
+    figure = CASES[name]()
+    figure.savefig(io.BytesIO(), format="png", dpi=40)
+    return figure
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_figure_can_be_saved_and_is_labelled(name):
+    before = plt.rcParams.copy()
+    figure = drawn(name)
+    assert isinstance(figure, Figure) and plt.get_fignums() == [] and plt.rcParams == before
+    words = [axis.get_xlabel() or axis.get_ylabel() or axis.get_title() for axis in figure.axes]
+    assert any(words) or figure.axes[0].get_legend()
+    if name not in PICTURES:
+        charts = [axis for axis in figure.axes if not axis.images and axis.lines]
+        assert all(axis.get_xlabel() or axis.get_ylabel() for axis in charts)
+
+
+def test_every_picture_is_tested():
+    found = {name for name in figures.__all__ if name.startswith("render_")}
+    assert found == {f"render_{name}" for name in CASES}
+
+
+def test_colours_are_the_palettes_and_a_foreign_label_is_named():
+    found = figures.colour_mask(torch.tensor([[0, 3, 255]]), PALETTE)
+    assert found.dtype == np.uint8 and found.tolist() == [[[128, 64, 128], [153] * 3, [0] * 3]]
+    for label in (4, -1):
+        with pytest.raises(ValueError, match=f"label {label} has no colour; the palette has 4"):
+            figures.colour_mask(torch.tensor([[0, label]]), PALETTE)
+
+
+def test_loss_maps_side_by_side_share_one_colour_scale():
+    figure = drawn("examples")
+    bar = next(axis for axis in figure.axes if "nats" in axis.get_ylabel())
+    limits = {axis.images[0].get_clim() for axis in figure.axes[3:8:4]}
+    assert len(limits) == 1 and bar.get_ylim() in limits
+    ((low, high),) = limits
+    assert low == 0 and 4.5 < high <= 5  # of both rows, not of the first
+
+
+def test_an_example_without_a_label_can_be_drawn():
+    blank = figures.Example("void", A.image, torch.full(SIZE, 255), A.posterior, 0 * A.loss)
+    figures.render_examples([blank], PALETTE).savefig(io.BytesIO(), dpi=40)
+
+
+def test_the_mask_of_an_example_may_be_any_integer():
+    figures.render_confidence([figures.Example("", A.image, A.mask.byte(), A.posterior, A.loss)])
+
+
+def test_the_log_log_roc_starts_at_one_over_n():
+    figure = drawn("roc")
+    linear, log = figure.axes
+    assert log.get_xscale() == log.get_yscale() == "log" and linear.get_xscale() == "linear"
+    curves = [line for line in log.lines if len(line.get_xdata()) > 2]
+    assert len(curves) == 2
+    assert all(min(line.get_xdata()) == pytest.approx(1 / 100) for line in curves)
+    assert 0.5 / 100 < log.get_xlim()[0] <= 1 / 100
+
+
+def test_the_class_gap_is_the_difference_of_means():
+    figure = drawn("class_gap")
+    left, right = figure.axes
+    inside, outside = np.nanmean(LOSSES[MEMBER], 0), np.nanmean(LOSSES[~MEMBER], 0)
+    np.testing.assert_allclose(left.lines[0].get_xdata(), inside)
+    np.testing.assert_allclose(left.lines[1].get_xdata(), outside)
+    points = next(line for line in right.lines if line.get_marker() == "s")
+    np.testing.assert_allclose(points.get_xdata(), outside - inside)
+
+
+def test_one_image_of_a_class_gives_no_interval():
+    losses = np.full((4, 1), np.nan)
+    losses[[0, 2]] = [[1.0], [2.0]]
+    figure = figures.render_class_gap(losses, np.arange(4) < 2, ["road"])
+    (bar,) = figure.axes[1].collections
+    ends = [end for segment in bar.get_segments() for end in segment]
+    assert not np.isfinite(ends).any()  # never certainty
+
+
+def test_no_attack_is_dropped_for_want_of_a_colour():
+    many = {f"attack {k}": SCORES["a"] + k for k in range(8)}
+    areas = dict.fromkeys(many, AREAS["a"])
+    try:
+        figure = figures.render_roc(many, MEMBER, areas)
+    except ValueError:
+        return  # refusing is as good
+    assert sum(len(line.get_xdata()) > 2 for line in figure.axes[0].lines) == 8
+
+
+def test_constant_scores_can_be_drawn():
+    figures.render_scores({"constant": np.zeros(150)}, MEMBER).savefig(io.BytesIO(), dpi=40)
+
+
+def test_a_service_is_drawn_on_the_same_scales_whatever_it_releases():
+    def scales(pair):
+        figure = figures.render_service(pair, PALETTE, SCORES, MEMBER)
+        return [a.images[0].get_clim() for a in figure.axes if a.images and a.images[0].get_cmap()]
+
+    assert scales([A, B])[2:4] == scales([B, A])[2:4] == [(0, 1), (0, 5)]
+
+
+def test_a_mark_of_the_frontier_is_where_the_numbers_are():
+    found = [figures.Tradeoff("", "family", 0.3, SOME), figures.Tradeoff("", "other", 0.4, SOME)]
+    figure = figures.render_frontier(found)
+    for axis, area in zip(figure.axes, SOME.values(), strict=True):
+        marks = [line for line in axis.lines if line.get_marker() not in ("None", None, "")]
+        assert [(*line.get_xdata(), *line.get_ydata()) for line in marks] == [
+            (0.3, area.value),
+            (0.4, area.value),
+        ]
+
+
+def test_a_release_changes_what_an_example_shows_and_not_its_scene():
+    seen = A.through(defenses.Release("argmax"), seed=0)
+    assert torch.equal(seen.image, A.image) and torch.equal(seen.mask, A.mask)
+    assert set(seen.posterior.unique().tolist()) == {0, 1}
+    assert torch.equal(seen.posterior.argmax(0), A.posterior.argmax(0))
+    right = (seen.posterior.argmax(0) == A.mask) | (A.mask == 255)
+    assert torch.equal(seen.loss == 0, right)

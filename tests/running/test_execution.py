@@ -1,0 +1,247 @@
+"""Notebooks that run without a screen, and what they leave."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from segleak_utils import run
+from segleak_utils.running import execution, parameters, results
+
+ROW = dict(
+    notebook="01_good",
+    victim="v0",
+    setting="dependent",
+    attack="global loss",
+    representation="loss",
+    n_members=300,
+    n_nonmembers=2000,
+    auc=0.625,
+    auc_low=0.6,
+    auc_high=0.65,
+    tpr_at_1pct=0.03,
+    tpr_low=0.01,
+    tpr_high=0.05,
+)
+GOOD = """
+import sys, os, json, segleak_utils
+from segleak_utils import results
+row = json.loads(ROW)
+results.record([results.ResultRow(**row, note=str(size))])
+print(sys.executable, os.getcwd(), size)
+"""
+FIGURE = """
+import matplotlib.pyplot as plt
+for k in range(2):
+    plt.plot([0, k])
+    plt.show()
+"""
+BROKEN_CALLBACK = """
+from ipywidgets import IntSlider, interact
+@interact(x=IntSlider(value=1, min=0, max=3))
+def show(x):
+    print(10 // (3 - x))
+slider = show.widget.children[0]
+slider.value = 3
+"""
+
+
+def notebook(folder, name, *cells, parameters=None):
+    """Write a small notebook, its first cell tagged ``parameters`` if there are any."""
+    parts = [new_code_cell(cell.strip()) for cell in cells]
+    if parameters:
+        parts.insert(0, new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    path = folder / f"{name}.ipynb"
+    nbformat.write(new_notebook(cells=parts), path)
+    return path
+
+
+# --- which notebooks, which parameters ----------------------------------------------------------
+
+
+def test_only_chooses_by_number_and_names_what_is_there(tmp_path):
+    for name in ("01_a", "02_b", "draft"):
+        notebook(tmp_path, name, "1")
+    assert [path.stem for path in execution.choose(tmp_path)] == ["01_a", "02_b"]
+    assert [path.stem for path in execution.choose(tmp_path, ["02"])] == ["02_b"]
+    with pytest.raises(ValueError, match="no notebook begins with '03'; there are: 01_a, 02_b"):
+        execution.choose(tmp_path, ["03"])
+    with pytest.raises(FileNotFoundError, match="no notebook"):
+        execution.choose(tmp_path / "nowhere")
+
+
+def test_unknown_parameter_is_an_error_that_lists_the_known(tmp_path):
+    paths = [
+        notebook(tmp_path, "01_a", "1", parameters="size = 3\nseed: int = 0"),
+        notebook(tmp_path, "02_b", "1"),
+    ]
+    assert execution.plan(paths, {"size": 4}) == {paths[0]: {"size": 4}, paths[1]: {}}
+    with pytest.raises(ValueError, match=r"unknown parameter sise \(did you mean size") as caught:
+        execution.plan(paths, {"sise": 4})
+    assert "01_a: size, seed" in str(caught.value)
+    assert "02_b: none" in str(caught.value)
+
+
+def test_parameters_are_checked_before_anything_runs(tmp_path):
+    cell = "\n".join(
+        f"{name} = {str(field.default)!r}" if name == "data_root" else f"{name} = {field.default!r}"
+        for name, field in parameters.RocAnalysis.model_fields.items()
+    )
+    path = notebook(tmp_path, "05_roc_analysis", "1", parameters=cell)
+    assert execution.plan([path], {"n_boot": 300}) == {path: {"n_boot": 300}}
+    with pytest.raises(ValueError, match="n_boot is 3, expected greater than or equal to 200"):
+        execution.run_notebooks(tmp_path, tmp_path / "build", overrides={"n_boot": 3})
+    assert not (tmp_path / "build").exists()
+
+
+def test_parameters_cell_holds_literals_only(tmp_path):
+    path = notebook(tmp_path, "01_a", parameters="root = print('x')")
+    with pytest.raises(ValueError, match=r"NAME = LITERAL, found: root = print"):
+        execution.declared(path)
+
+
+# --- running notebooks --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """Two good notebooks, run: the build folder and what was printed."""
+    folder = tmp_path_factory.mktemp("good")
+    cells = [GOOD.replace("ROW", repr(json.dumps(ROW))), FIGURE]
+    notebook(folder, "01_good", *cells, parameters="size = 3")
+    notebook(folder, "02_small", "1 + 1")
+    build = folder / "build"
+    for stale in ("01_good-09-1.png", "other-01-1.png"):
+        results.write_whole(build / "figures" / stale, b"old")
+    results.record([results.ResultRow(**{**ROW, "notebook": "09_gone"})], build)
+    command = [sys.executable, "-m", "segleak_utils.run", "--no-install", "-p", "size=5"]
+    command += ["--notebooks", str(folder), "--build", str(build)]
+    shell = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": str(run.ROOT)}
+    shown = subprocess.run(command, cwd=folder, env=shell, capture_output=True, encoding="utf-8")
+    assert shown.returncode == 0, shown.stderr
+    return folder, build, shown.stdout
+
+
+def test_kernel_is_this_interpreter_in_the_notebook_folder(good):
+    folder, build, _ = good
+    cells = nbformat.read(build / "notebooks" / "01_good.ipynb", as_version=4).cells
+    assert cells[2].outputs[0].text.split() == [sys.executable, str(folder.resolve()), "5"]
+
+
+def test_run_leaves_notebooks_pages_figures_and_timings(good):
+    _, build, _ = good
+    names = {str(path.relative_to(build).as_posix()) for path in build.rglob("*.*")}
+    assert names == {
+        "notebooks/01_good.ipynb",
+        "notebooks/02_small.ipynb",
+        "html/01_good.html",
+        "html/02_small.html",
+        "figures/01_good-02-1.png",
+        "figures/01_good-02-2.png",
+        "figures/other-01-1.png",
+        "jupyter/kernels/python3/kernel.json",
+        "results.json",
+        "results.csv",
+        "timings.json",
+    }
+    assert (build / "figures" / "01_good-02-1.png").read_bytes().startswith(b"\x89PNG")
+    assert set(json.loads((build / "timings.json").read_text())) == {"01_good", "02_small"}
+    assert str(build) not in (build / "notebooks" / "01_good.ipynb").read_text(encoding="utf-8")
+
+
+def test_run_prints_progress_and_the_table_of_this_run_alone(good):
+    _, build, shown = good
+    assert "[1/2] 01_good … " in shown
+    assert ".625 [.600, .650]" in shown
+    assert ".030 [.010, .050]" in shown
+    assert "09_gone" not in shown
+    (row,) = results.read(build)
+    assert row == results.ResultRow(**ROW, note="5")
+    (line,) = csv.DictReader((build / "results.csv").read_text(encoding="utf-8").splitlines())
+    assert (line["auc"], line["n_nonmembers"]) == ("0.625", "2000")
+
+
+def test_broken_widget_callback_fails_the_run(tmp_path, capsys):
+    notebook(tmp_path, "01_slider", BROKEN_CALLBACK)
+    with pytest.raises(execution.NotebookError, match="01_slider hides errors") as caught:
+        execution.run_notebooks(tmp_path, tmp_path / "build")
+    assert "in a widget's callback: ZeroDivisionError: " in str(caught.value)
+    assert [p.name for p in (tmp_path / "build/notebooks").iterdir()] == ["01_slider.failed.ipynb"]
+
+
+def test_failing_cell_is_named_and_the_rest_is_not_run(tmp_path, capsys):
+    failing = ["1", "raise RuntimeError('first line\\nlast line')"]
+    notebook(tmp_path, "01_fails", *failing, parameters="size = 1")
+    notebook(tmp_path, "02_never", "1")
+    build = tmp_path / "build"
+    code = run.main(
+        ["--no-install", "-p", "size=2", "--notebooks", str(tmp_path), "--build", str(build)]
+    )
+    assert code == 1
+    shown = capsys.readouterr()
+    assert "01_fails failed in cell 2: last line" in shown.err
+    assert "02_never" not in shown.out
+    assert [p.name for p in (build / "notebooks").iterdir()] == ["01_fails.failed.ipynb"]
+    assert not (build / "html").exists()
+
+
+def test_slow_cell_is_stopped(tmp_path):
+    notebook(tmp_path, "01_slow", "1", "import time; time.sleep(60)")
+    with pytest.raises(execution.NotebookError, match=r"01_slow stopped in cell 1, .*timeout"):
+        execution.run_notebooks(tmp_path, tmp_path / "build", cell_timeout=1)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals between processes are POSIX's")
+def test_ctrl_c_leaves_neither_kernel_nor_half_a_file(tmp_path):
+    marker = tmp_path / "kernel.pid"
+    cell = f"import os, time\nopen({str(marker)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"
+    notebook(tmp_path, "01_long", cell)
+    command = [sys.executable, "-m", "segleak_utils.run", "--no-install"]
+    command += ["--notebooks", str(tmp_path), "--build", str(tmp_path / "build")]
+    process = subprocess.Popen(
+        command,
+        cwd=run.ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 60
+    while not (marker.is_file() and marker.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == run.INTERRUPTED
+    assert "segleak: stopped" in shown
+    assert "Traceback" not in shown
+    assert list((tmp_path / "build" / "notebooks").iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(marker.read_text()), 0)
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ({"output_type": "error", "ename": "KeyError", "evalue": "'x'"}, "KeyError: 'x'"),
+        (
+            {"output_type": "stream", "name": "stderr", "text": f"{execution.TRACEBACK}\nE: y\n"},
+            "a traceback on stderr, ending in E: y",
+        ),
+    ],
+)
+def test_hidden_errors_looks_into_output_widgets(output, expected):
+    model = {"model_name": "OutputModel", "state": {"outputs": [output]}}
+    made = new_notebook(cells=[new_code_cell("1", execution_count=1), new_code_cell("2")])
+    made.metadata["widgets"] = {execution.WIDGET_STATE: {"state": {"a": model}}}
+    assert execution.hidden_errors(made) == [
+        "cell 1 was not run",
+        f"in a widget's callback: {expected}",
+    ]

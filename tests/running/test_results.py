@@ -1,0 +1,66 @@
+"""The rows of the final table."""
+
+from __future__ import annotations
+
+import pytest
+
+from segleak_utils.running import results
+
+ROW = dict(
+    notebook="01_good",
+    victim="v0",
+    setting="dependent",
+    attack="global loss",
+    representation="loss",
+    n_members=300,
+    n_nonmembers=2000,
+    auc=0.625,
+    auc_low=0.6,
+    auc_high=0.65,
+    tpr_at_1pct=0.03,
+    tpr_low=0.01,
+    tpr_high=0.05,
+)
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+
+def test_recorded_row_replaces_its_older_self_and_only_that(tmp_path):
+    first, second = results.ResultRow(**ROW), results.ResultRow(**{**ROW, "attack": "blind"})
+    results.record([first, second], tmp_path)
+    newer = first.model_copy(update={"auc": 0.63})
+    results.record([newer], tmp_path)
+    assert results.read(tmp_path) == [newer, second]
+    results.forget(["02_other"], tmp_path)
+    assert len(results.read(tmp_path)) == 2
+    results.forget(["01_good"], tmp_path)
+    assert results.read(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"auc": 0.7}, "lies outside"),
+        ({"auc": float("nan")}, "finite"),
+        ({"tpr_low": None}, "low <= value <= high"),
+        ({"n_nonmembers": 99}, "no TPR at 1 % FPR with 99"),
+        ({"colour": "red"}, "Extra inputs"),
+    ],
+)
+def test_implausible_row_is_refused(change, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        results.ResultRow(**{**ROW, **change})
+
+
+def test_row_without_tpr_shows_a_dash():
+    no_tpr = dict.fromkeys(["tpr_at_1pct", "tpr_low", "tpr_high"])
+    row = results.ResultRow(**{**ROW, **no_tpr, "n_nonmembers": 99, "auc_high": 1.0})
+    line = results.table([row]).splitlines()[2]
+    assert ".625 [.600, 1.000]  -  " in line
+
+
+def test_damaged_table_is_named(tmp_path):
+    (tmp_path / "results.json").write_text('[{"auc": ')
+    with pytest.raises(ValueError, match=r"results\.json is not a list of result rows; delete it"):
+        results.read(tmp_path)

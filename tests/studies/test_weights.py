@@ -1,0 +1,84 @@
+"""Training side by side, in real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segleak_utils import data
+from segleak_utils.studies import Plan, Sizes, experiment, weights
+from segleak_utils.studies.experiment import network
+from segleak_utils.studies.shelf import manifest
+from segleak_utils.victims import Recipe
+
+
+def test_two_networks_are_trained_in_two_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path / "build"))
+    plan = Plan(
+        sizes=Sizes(n_members=8, n_nonmembers=4, n_shadow_nonmembers=4, n_held_out=2),
+        recipe=Recipe(epochs=1, batch=4),
+        weights=tmp_path / "weights",
+        data_root=tmp_path / "data",
+        progress=False,
+    )
+    names = ["victim-0", "shadow-dependent-0"]
+    for name in names:
+        experiment.roles(plan, name)
+    weights._side_by_side(plan, weights._network_apart, names)
+    assert manifest(plan.weights).keys() == set(names)
+    assert not any((plan.build / "training").iterdir())
+    for name in names:
+        assert network(plan, name).sha256 == data.sha256(plan.weights / f"{name}.safetensors")
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from segleak_utils.studies import Plan, weights
+
+
+def train(plan, item):
+    Path(sys.argv[1], item).touch()
+    print(item, flush=True)
+    time.sleep(60)
+
+
+if __name__ == "__main__":
+    weights._side_by_side(Plan(), train, ["a", "b", "c", "d", "e", "f", "g", "h"])
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGKILL", 9)])
+def test_a_signal_ends_the_training_and_begins_no_other_network(tmp_path, end):
+    script, begun = tmp_path / "script.py", tmp_path / "begun"
+    script.write_text(SCRIPT)
+    begun.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(begun)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        start_new_session=True,
+        # a shell's background job ignores SIGINT; the test must not inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        for _ in range(min(8, os.cpu_count() or 1)):  # until all workers are at work
+            process.stdout.readline()
+        before = set(begun.iterdir())
+        if end == signal.SIGINT:
+            os.killpg(process.pid, end)  # what a terminal does
+        else:
+            process.send_signal(end)  # the parent alone, as a scheduler or `timeout` does
+        process.communicate(timeout=20)  # would not end while a worker holds the pipes
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode != 0
+    assert set(begun.iterdir()) == before

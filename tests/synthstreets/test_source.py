@@ -1,0 +1,150 @@
+"""SynthStreets as a source of scenes: drawn once, by processes that end with their parent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from segleak_utils.data import Scenes
+from segleak_utils.synthstreets import draw, render_scene
+
+# ---------------------------------------------------------------------------------- SynthStreets
+
+
+def synth(root: Path, start: int = 0, count: int = 3, **given) -> Scenes:
+    given = {"height": 32, "width": 64, "root": root, "progress": False} | given
+    return draw("harbour", 0, start, count, **given)
+
+
+def test_synthstreets_is_the_renderer_cached(tmp_path, monkeypatch):
+    scenes = synth(tmp_path, 5)
+    image, mask = render_scene("harbour", 0, 6, 32, 64)
+    assert scenes.ids == ["harbour-s0-000005", "harbour-s0-000006", "harbour-s0-000007"]
+    assert scenes.n_classes == 19
+    assert torch.equal(scenes[1][0], torch.from_numpy(image).permute(2, 0, 1) / 255)
+    assert torch.equal(scenes[1][1], torch.from_numpy(mask).long())
+    shifted = synth(tmp_path, 6)  # an index is the identity of a scene, however the range is cut
+    assert shifted.ids[0] == scenes.ids[1] and torch.equal(shifted[0][0], scenes[1][0])
+    assert shifted.subset([0, 1]).digest == scenes.subset([1, 2]).digest
+    monkeypatch.setattr(
+        "segleak_utils.synthstreets.cache._draw", None
+    )  # the second time nothing is drawn
+    assert torch.equal(synth(tmp_path, 5)[1][0], scenes[1][0])
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "meta", "lost", "stale"])
+def test_a_torn_or_stale_cache_is_drawn_again(tmp_path, damage):
+    expected = synth(tmp_path / "whole")[2][0]
+    del (scenes := synth(tmp_path))._rows
+    (cache,) = (tmp_path / "synthstreets").iterdir()
+    file, meta = cache / "images.npy", cache / "meta.json"
+    if damage == "flip":  # the size is right, one byte is not
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 255
+        file.write_bytes(content)
+    elif damage == "cut":
+        file.write_bytes(file.read_bytes()[:-9])
+    elif damage == "meta":
+        meta.write_text('{"na')
+    elif damage == "lost":
+        (cache / "masks.npy").unlink()
+    else:
+        meta.write_text(json.dumps(json.loads(meta.read_text()) | {"name": "another-v0"}))
+    with pytest.warns(UserWarning, match="harbour-s0-0-3.*torn"):
+        scenes = synth(tmp_path)
+    assert torch.equal(scenes[2][0], expected)
+    assert [path.name for path in cache.parent.iterdir()] == [cache.name]
+
+
+def test_a_failed_drawing_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(*_):
+        yield render_scene("harbour", 0, 0, 32, 64)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segleak_utils.synthstreets.cache._draw", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        synth(tmp_path)
+    assert list((tmp_path / "synthstreets").iterdir()) == []
+
+
+# A script without an `if __name__ == "__main__"` guard, as a user writes it.
+SCRIPT = """
+import sys
+print("script runs")
+from segleak_utils import synthstreets
+given = {{"height": 32, "width": 64, "root": sys.argv[1], "workers": 2}}
+scenes = synthstreets.draw("harbour", 0, 0, {count}, **given)
+print(scenes.digest)
+"""
+
+
+def script(tmp_path: Path, count: int) -> subprocess.Popen:
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT.format(count=count))
+    repository = Path(__file__).parents[2]
+    return subprocess.Popen(
+        [sys.executable, str(path), str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(repository)},
+        start_new_session=True,
+        preexec_fn=_heeds_ctrl_c if os.name == "posix" else None,
+    )
+
+
+def _heeds_ctrl_c() -> None:
+    """A job that a shell put in the background would hand down that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def test_parallel_drawing_gives_the_same_pixels_and_shows_progress(tmp_path):
+    out, err = script(tmp_path, 61).communicate(timeout=60)
+    assert out.splitlines()[0] == "script runs" and out.count("script runs") == 1, err
+    assert "61/61" in err
+    parallel = synth(tmp_path, 0, 61)  # from the cache that the script wrote
+    for i in (0, 24, 25, 60):
+        image, mask = render_scene("harbour", 0, i, 32, 64)
+        assert torch.equal(parallel[i][0], torch.from_numpy(image).permute(2, 0, 1) / 255)
+        assert torch.equal(parallel[i][1], torch.from_numpy(mask).long())
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="sends POSIX signals")
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGKILL", 9)])
+def test_a_drawing_that_is_ended_leaves_no_cache_and_no_worker(tmp_path, end):
+    process = script(tmp_path, 100_000)
+    caches = tmp_path / "synthstreets"
+    for _ in range(600):  # until the drawing has begun
+        if caches.exists() and any(caches.glob(".*/images.npy")):
+            break
+        time.sleep(0.05)
+    time.sleep(1)
+    if end == signal.SIGINT:
+        os.killpg(process.pid, end)  # what a terminal does
+    else:
+        process.send_signal(end)  # the parent alone, as a scheduler or `timeout` does
+    try:
+        _, err = process.communicate(timeout=30)  # would not end while a worker holds the pipes
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode != 0
+    if end == signal.SIGINT:
+        assert "KeyboardInterrupt" in err and list(caches.iterdir()) == []
+    assert not any(caches.glob("[!.]*"))  # nothing that could be taken for a whole cache
+
+
+def test_synthstreets_refuses_what_it_cannot_draw(tmp_path):
+    with pytest.raises(ValueError, match=r"'atlantis' is unknown, expected one of .*harbour"):
+        draw("atlantis", 0, 0, 1, root=tmp_path)
+    for start, count in ((-1, 3), (0, 0)):
+        with pytest.raises(ValueError, match=f"start {start}, count {count}: expected"):
+            synth(tmp_path, start, count)

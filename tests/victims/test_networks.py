@@ -1,0 +1,155 @@
+"""Victims: recipes, logits of any model, scores of a segmentation, training, weights on disk."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+from toy_victims import SMALL, same_weights
+
+from segleak_utils.victims import Recipe, build_victim, posteriors
+from segleak_utils.victims.dpsgd import check_private
+
+# ---- recipe and network --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("epoch", 3), ("epochs", 0), ("batch", 1), ("lr", 0), ("lr", 2), ("weight_decay", -1),
+     ("crop_area", 0), ("crop_area", 1.1), ("colour", 1), ("colour", -0.1), ("n_classes", 1),
+     ("n_classes", 256), ("decoder_channels", 4), ("check_every", 0), ("patience", 0)],
+)  # fmt: skip
+def test_a_recipe_refuses_what_it_does_not_know_and_what_is_out_of_bounds(field, value):
+    with pytest.raises(ValidationError, match=rf"{field}\n"):
+        Recipe(**{field: value})
+
+
+def test_a_recipe_is_frozen_and_survives_json():
+    with pytest.raises(ValidationError, match="frozen"):
+        SMALL.epochs = 9
+    assert Recipe(**json.loads(SMALL.model_dump_json())) == SMALL
+
+
+def test_unknown_architecture_and_encoder_are_named():
+    with pytest.raises(ValueError, match=r"arch='upperet' with encoder='tu-edge.*names it knows"):
+        build_victim(Recipe(arch="upperet"))
+    for encoder in ("resnet19", "tu-edgenext_xxx"):
+        with pytest.raises(ValueError, match=f"encoder='{encoder}'.*names it knows"):
+            build_victim(Recipe(encoder=encoder))
+
+
+def test_the_seed_makes_the_network_and_nothing_else_is_touched():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    a = build_victim(SMALL, seed=1)
+    assert torch.equal(torch.rand(3), expected)
+    assert same_weights(a, build_victim(SMALL, seed=1))
+    assert not same_weights(a, build_victim(SMALL, seed=2))
+
+
+def test_the_shipped_default_is_light():
+    assert sum(p.numel() for p in build_victim(Recipe()).parameters()) < 2e6
+
+
+@pytest.mark.parametrize("arch", ["upernet", "pspnet", "deeplabv3plus", "fpn", "unet", "segformer"])
+def test_every_architecture_gives_posteriors_on_the_images_grid(arch):
+    recipe = Recipe(arch=arch, encoder="resnet18", decoder_channels=16, n_classes=3)
+    found = posteriors(build_victim(recipe).eval(), torch.rand(1, 3, 64, 96))
+    assert found.shape == (1, 3, 64, 96) and found.dtype == torch.float32
+    assert (found.sum(1) - 1).abs().max() < 1e-5 and found.min() >= 0
+
+
+# ---- GroupNorm and dropout -----------------------------------------------------------------------
+
+GROUP = Recipe(norm="group", decoder_channels=16, n_classes=3)
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"encoder": "resnet18"}, {"arch": "unet"}, {"arch": "segformer"}], ids=str
+)
+def test_with_groupnorm_no_image_has_a_say_in_anothers_output(change):
+    model = build_victim(Recipe(**GROUP.model_dump() | change)).train()
+    for module in model.modules():
+        assert not isinstance(module, nn.modules.batchnorm._BatchNorm)
+        assert not getattr(module, "inplace", False)
+    check_private(model)
+    images = torch.rand(3, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    others = images.clone()
+    others[1:] = 1 - others[1:] ** 2
+    with torch.no_grad():
+        together, among_others, alone = model(images), model(others), model(images[:1])
+        assert together.isfinite().all() and together.std() > 0
+        torch.testing.assert_close(together[0], among_others[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(together[0], alone[0], atol=1e-4, rtol=1e-4)
+        assert (together[1] - among_others[1]).abs().max() > 1e-3
+        # nothing is remembered of a batch, so training and eval mode agree
+        torch.testing.assert_close(model.eval()(images), together, atol=1e-4, rtol=1e-4)
+
+
+def test_with_batchnorm_the_others_do_have_a_say():
+    model = build_victim(Recipe(**GROUP.model_dump() | {"norm": "batch"})).train()
+    images = torch.rand(3, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        gap = model(images)[0] - model(torch.cat([images[:1], 1 - images[1:] ** 2]))[0]
+    assert gap.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("channels", [8, 12, 16, 20, 32])
+def test_with_groupnorm_any_width_of_the_decoder_takes_a_single_image(channels):
+    model = build_victim(Recipe(norm="group", decoder_channels=channels, n_classes=3)).train()
+    assert model(torch.rand(1, 3, 32, 64)).isfinite().all()
+
+
+def test_an_encoder_whose_batchnorm_cannot_be_replaced_is_not_passed_off_as_groupnorm():
+    recipe = Recipe(**GROUP.model_dump() | {"encoder": "tu-mobilenetv3_small_050"})
+    try:
+        model = build_victim(recipe)
+    except ValueError:
+        return
+    assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_dropout_acts_in_training_alone_and_changes_no_name(norm):
+    plain = Recipe(**GROUP.model_dump() | {"norm": norm})
+    dropped = Recipe(**plain.model_dump() | {"dropout": 0.4})
+    without, model = build_victim(plain, seed=1), build_victim(dropped, seed=1)
+    assert same_weights(without, model)  # the same names and, from one seed, the same values
+    images = torch.rand(2, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(model.eval()(images), model(images))
+        assert torch.equal(model(images), without.eval()(images))
+        model.train()
+        torch.manual_seed(0)
+        first, second = model(images), model(images)
+        torch.manual_seed(0)
+        assert not torch.equal(first, second) and torch.equal(model(images), first)
+
+
+def test_dropout_takes_whole_channels():
+    model = build_victim(Recipe(**GROUP.model_dump() | {"dropout": 0.5})).train()
+    seen = []
+    model.net.segmentation_head[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        model(torch.rand(8, 3, 32, 64))
+    kept = (seen[0] != 0).float().mean((2, 3)).flatten()
+    gone = (kept == 0).float().mean().item()
+    assert len(kept) == 8 * 16 and 0.3 < gone < 0.7
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("dropout", 1), ("dropout", -0.1), ("dropout", np.nan), ("norm", "layer")]
+)
+def test_a_recipe_refuses_another_norm_and_a_share_that_leaves_nothing(field, value):
+    with pytest.raises(ValidationError, match=rf"{field}\n"):
+        Recipe(**{field: value})
+
+
+def test_a_recipe_from_before_norm_and_dropout_is_one_with_batchnorm_and_none():
+    old = {k: v for k, v in SMALL.model_dump().items() if k not in ("norm", "dropout")}
+    assert Recipe(**old) == SMALL and (SMALL.norm, SMALL.dropout) == ("batch", 0)
