@@ -5,7 +5,7 @@
     python3 -m segleak_utils.run lab        open JupyterLab
     python3 -m segleak_utils.run weights    retrain what is shipped in weights/
     python3 -m segleak_utils.run camvid --root DIR
-    python3 -m segleak_utils.run defenses [--camvid DIR]
+    python3 -m segleak_utils.run defenses [--only NAME] [--camvid DIR]
     python3 -m segleak_utils.run beyond [--camvid DIR] | audit | growth
     python3 -m segleak_utils.run paper CONFIG STEP --root NAME=DIR    see docs/reproduce.md
 
@@ -250,6 +250,13 @@ def parser() -> argparse.ArgumentParser:
     defenses = commands.add_parser("defenses", help="every defence, both attackers, and its price")
     defenses.add_argument("--camvid", type=Path, metavar="DIR", help="on CamVid instead")
     defenses.add_argument("--nonmembers", type=int, default=1000, metavar="N", help="(1000)")
+    defenses.add_argument(
+        "--only",
+        dest="services",
+        action="append",
+        metavar="NAME",
+        help='one beside no defence, by the quick attacks, e.g. "top 3"; repeatable',
+    )
     beyond = commands.add_parser("beyond", help="the contest of all attacks on all victims")
     beyond.add_argument("--camvid", type=Path, metavar="DIR", help="on CamVid instead")
     beyond.add_argument("--choices", action="store_true", help="what was chosen on shadows instead")
@@ -386,8 +393,11 @@ def dispatch(options: argparse.Namespace) -> int:
                 print(frontier.table(found))
             else:
                 plan = studies.Plan(studies.Sizes(n_nonmembers=options.nonmembers))
-                scenario = frontier.synthstreets(plan)
-                print(frontier.table(frontier.measure(scenario, frontier.services())))
+                chosen, wanted = frontier.services(), None
+                if options.services:
+                    chosen, wanted = frontier.named(options.services), ()
+                found = frontier.measure(frontier.synthstreets(plan), chosen, wanted=wanted)
+                print(frontier.table(found))
         except (ValueError, FileNotFoundError) as error:
             print(f"segleak: {error}", file=sys.stderr)
             return 1

@@ -84,7 +84,7 @@ def test_venv_is_installed_once_and_again_when_the_lists_change(checkout):
     (command,) = checkout.commands
     assert command[:4] == [str(python), "-m", "pip", "install"]
     assert command[-4:-2] == ["--constraint", str(checkout.root / "constraints.txt")]
-    assert command[-2:] == ["--editable", str(checkout.root)]
+    assert command[-2:] == ["--editable", f"{checkout.root}[all]"]
     checkout.make()
     assert len(checkout.commands) == 1
     (checkout.root / "constraints.txt").write_text("a==2\n")

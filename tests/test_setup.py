@@ -16,9 +16,17 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from segleak_utils import run
+
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-DEPENDENCIES = [Requirement(text) for text in PYPROJECT["project"]["dependencies"]]
+PARTS = {"core": PYPROJECT["project"]["dependencies"]} | {
+    extra: wanted
+    for extra, wanted in PYPROJECT["project"]["optional-dependencies"].items()
+    if extra not in ("all", "compare")
+}
+PARTS = {part: [Requirement(text) for text in wanted] for part, wanted in PARTS.items()}
+DEPENDENCIES = [requirement for wanted in PARTS.values() for requirement in wanted]
 
 
 def pins():
@@ -41,13 +49,17 @@ def test_dependency_is_bounded_and_pinned_within_its_bounds(dependency):
     assert dependency.specifier.contains(version.version)
 
 
-def test_environment_yml_agrees_with_pyproject():
+def test_what_the_readme_installs_is_the_core_and_every_extra_but_compare():
+    extras = {Requirement(text) for text in PYPROJECT["project"]["optional-dependencies"]["all"]}
+    ((name, wanted),) = {(r.name, tuple(sorted(r.extras))) for r in extras}
+    assert (name, set(wanted) | {"core"}) == ("segleak", PARTS.keys())
+    assert [Requirement(text) for text in run.requirements()] == DEPENDENCIES
+
+
+def test_environment_yml_installs_the_same():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     (pip,) = [part["pip"] for part in environment["dependencies"] if isinstance(part, dict)]
-    listed = [Requirement(line) for line in pip if not line.startswith("-")]
-    assert {d.name: d.specifier for d in listed} == {d.name: d.specifier for d in DEPENDENCIES}
-    assert len(listed) == len(DEPENDENCIES)
-    assert {"-c constraints.txt", "-e ."} <= set(pip)
+    assert pip == ["-c constraints.txt", f"-e .[{run.EXTRA}]"]
     assert f"python{PYPROJECT['project']['requires-python']}" in environment["dependencies"]
 
 
@@ -70,11 +82,26 @@ def test_torch_and_torchvision_are_released_for_each_other():
     assert needed["torch"].specifier.contains(Version(metadata.version("torch")).public)
 
 
-def test_package_has_no_other_third_party_imports():
-    """What segleak_utils imports is listed; a package that is merely dragged in may vanish."""
+# What each room may import, beside the core: an extra that is not installed is missed there alone.
+EXTRAS = {
+    "data": {"train"},
+    "victims": {"train", "dp"},
+    "attacks": {"train"},
+    "figures": {"notebooks"},
+    "running": {"notebooks"},
+    "studies": {"train", "dp", "cluster"},
+    "run": {"test"},
+}
+
+
+def test_a_room_imports_no_more_than_its_extras_bring():
+    """A package that is merely dragged in may vanish."""
     modules = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}
-    listed = {canonicalize_name(d.name) for d in DEPENDENCIES}
-    for path in (ROOT / "segleak_utils").glob("*.py"):
+    modules |= {"segmentation_models_pytorch": "segmentation-models-pytorch"}
+    for path in (ROOT / "segleak_utils").rglob("*.py"):
+        room = path.relative_to(ROOT / "segleak_utils").parts[0].removesuffix(".py")
+        parts = {"core"} | EXTRAS.get(room, set())
+        listed = {canonicalize_name(r.name) for part in parts for r in PARTS[part]}
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -82,7 +109,7 @@ def test_package_has_no_other_third_party_imports():
                 names = [node.module]
             for top in {name.split(".")[0] for name in names}:
                 if top not in sys.stdlib_module_names and top != "segleak_utils":
-                    assert canonicalize_name(modules.get(top, top)) in listed, f"{path.name}: {top}"
+                    assert canonicalize_name(modules.get(top, top)) in listed, f"{path}: {top}"
 
 
 def block(heading):

@@ -104,6 +104,15 @@ def services() -> tuple[Service, ...]:
     return (*RELEASES, *DROPOUT, *private)
 
 
+def named(names: Sequence[str]) -> list[Service]:
+    """No defence, and the default's services of these names; ValueError for an unknown name."""
+    known = {service.name: service for service in services()}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"no service {unknown[0]!r}; there are: {', '.join(known)}")
+    return [known[name] for name in dict.fromkeys([NOTHING.name, *names])]
+
+
 @dataclass(frozen=True)
 class Scenario:
     """Where victim and shadows of each variant come from; SynthStreets and CamVid have one each.

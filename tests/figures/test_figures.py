@@ -88,6 +88,13 @@ CASES = {
     ),
     "epsilon": lambda: figures.render_epsilon([1, 2, 4], {"a": [9, 3, 1]}, {"net": (2, 2.5)}),
     "grouped": lambda: figures.render_grouped({"p": {"x": SOME, "y": SOME}}, "AUC"),
+    "difficulty": lambda: figures.render_difficulty(RNG.random(150), RNG.random(150), MEMBER),
+    "leak_maps": lambda: figures.render_leak_maps({"a": (A.image, A.loss, B.loss, B.loss - 2)}),
+    "two_attackers": lambda: figures.render_two_attackers(
+        RNG.random(150), RNG.random(150), MEMBER, (0.5, 0.6), 0.05
+    ),
+    "growth": lambda: figures.render_growth({"p": {"x": SOME}}),
+    "bounds": lambda: figures.render_bounds([("a", None, 1.5, 5.5), ("b", 1.0, 0.0, 5.5)]),
 }  # fmt: skip
 # Pictures of pictures have no axes to label: their rows, columns and colour bars have names.
 PICTURES = {"contact_sheet", "palette", "gallery", "maps"}

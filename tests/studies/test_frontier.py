@@ -14,6 +14,7 @@ from segleak_utils import data, synthstreets, victims
 from segleak_utils.attacks import AttackRecipe, LinearAttack
 from segleak_utils.attacks.contests import BLIND, GLOBAL, LOGISTIC, patch_attack
 from segleak_utils.defenses import Release
+from segleak_utils.representations import check_posterior
 from segleak_utils.studies import (
     Plan,
     Sizes,
@@ -89,6 +90,29 @@ def no_pass(monkeypatch) -> None:
 
 
 # ---- services ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("service", frontier.RELEASES, ids=lambda s: s.name)
+def test_what_a_service_releases_is_a_distribution(service):
+    """The law that every release has to keep; a new one in RELEASES is tested at once."""
+    rng = torch.Generator().manual_seed(0)
+    posterior = torch.randn(2, 19, 5, 7, generator=rng).mul(3).softmax(1)
+    before = posterior.clone()
+    released = [service.release(posterior, torch.Generator().manual_seed(1)) for _ in range(2)]
+    assert released[0].shape == posterior.shape and torch.equal(*released)
+    check_posterior(released[0])
+    assert torch.equal(posterior, before)
+    with pytest.raises(ValueError, match="negative probability"):
+        service.release(posterior - 0.5, torch.Generator())
+
+
+def test_services_are_chosen_by_name_beside_no_defence():
+    found = frontier.named(["top 3", "argmax", "top 3"])
+    assert [service.name for service in found] == ["no defence", "top 3", "argmax"]
+    names = [service.name for service in frontier.services()]
+    assert len(set(names)) == len(names)
+    with pytest.raises(ValueError, match="no service 'top 4'; there are: no defence, argmax"):
+        frontier.named(["top 4"])
 
 
 def test_every_service_meets_both_attackers_and_has_a_price(mini):

@@ -169,7 +169,8 @@ import resource, sys
 from functools import partial
 from pathlib import Path
 import numpy as np, torch
-from segleak_utils import attacks, data, store
+from segleak_utils import attacks, data
+from segleak_utils.victims import store
 torch.set_num_threads(1)
 root, folder, n = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 of = data.folder(root / "img", root / "lab", n_classes=19).subset(range(n))
