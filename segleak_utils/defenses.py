@@ -1,9 +1,9 @@
 """Defences that stand between a victim and whoever asks it: what is released of a posterior.
 
 Each function takes posteriors float [N,C,H,W] and returns what is released, in the same form, so
-that every attack and every measure can be pointed at it. (`dpsgd` has the defence inside training.)
-All raise ValueError for what `representations.check_posterior` refuses; `check=False` leaves that
-look out, where the caller has had it.
+that every attack and every measure can be pointed at it. (`victims.dpsgd` has the defence inside
+training.) All raise ValueError for what `representations.check_posterior` refuses; `check=False`
+leaves that look out, where the caller has had it.
 """
 
 from __future__ import annotations

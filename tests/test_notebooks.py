@@ -28,7 +28,7 @@ def cells(path: Path, kind: str) -> list[str]:
     return [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == kind]
 
 
-# ---- as files (parameters, outputs and lengths of cells: tests/test_parameters.py) ---------------
+# ---- as files (parameters, outputs and lengths of cells: tests/running/test_parameters.py) -------
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: getattr(p, "stem", "-"))

@@ -1,4 +1,4 @@
-"""What two processes do, for test_streetvictims.py: ``launch(2, "two_processes", [FOLDER])``.
+"""What two processes do, for victims/test_street.py: ``launch(2, "two_processes", [FOLDER])``.
 
 Each process leaves what it found in FOLDER; it is read, and judged, by the test.
 """

@@ -131,7 +131,10 @@ class Outputs:
             return torch.cat([loss_maps, label], 1)
         if representation == CALIBRATED_MAP:
             if self.references is None:
-                raise ValueError("no reference was asked about these images: see `calibration`")
+                raise ValueError(
+                    "no reference was asked about these images; give `references`, the mean loss "
+                    "maps of networks that never saw them"
+                )
             calibrated = loss_maps - self.references[indices].float()
             return torch.cat([loss_maps, calibrated, label], 1)
         raise ValueError(f"unknown representation {representation!r}; known: {REPRESENTATIONS}")

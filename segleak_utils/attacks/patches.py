@@ -30,9 +30,6 @@ from segleak_utils.victims import best_device, device_of, has_bf16, resume
 _PATCHES_AT_ONCE = 8
 
 
-# -------------------------------------------------------------------------------- patch attack
-
-
 def _margin(logits: Tensor, score: str) -> Tensor:
     if score == "margin":
         return logits[:, 1] - logits[:, 0]

@@ -17,11 +17,9 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import Pipeline
 
 from segleak_utils import metrics
-from segleak_utils.attacks import calibration
+from segleak_utils.attacks import calibration, regressions
 from segleak_utils.attacks.contests import GLOBAL, LOGISTIC, Attack
 from segleak_utils.attacks.outputs import Outputs
-from segleak_utils.attacks.regressions import class_features as all_features
-from segleak_utils.attacks.regressions import logistic_attack
 from segleak_utils.data import VOID
 from segleak_utils.representations import near_boundary
 
@@ -99,7 +97,7 @@ def case(shown: Outputs, references: Sequence[Outputs]) -> Case:
 
 def of_zones(shown: Outputs) -> np.ndarray:
     """What a network said by zone: float64 [N,6C], `attacks.class_features` of the `zones`."""
-    return all_features(zones(shown))
+    return regressions.class_features(zones(shown))
 
 
 def classes(features: np.ndarray) -> np.ndarray:
@@ -220,7 +218,7 @@ def regression(
     """A logistic regression on the shadows' features, and what it says of the victim's."""
     rows = np.concatenate([features(shadow) for shadow in learned])
     member = np.concatenate([shadow.member for shadow in learned])
-    model = logistic_attack(rows, member)
+    model = regressions.logistic_attack(rows, member)
     # out of fold, shadow by shadow where there are enough of them
     shadow = np.repeat(np.arange(len(learned)), [len(c.member) for c in learned])
     groups = shadow if len(learned) >= 4 else np.arange(len(member))

@@ -16,8 +16,6 @@ from segleak_utils import representations
 from segleak_utils.attacks.outputs import Outputs
 from segleak_utils.data import Scenes
 
-# ------------------------------------------------------------------------- the bars to be passed
-
 
 def global_loss_scores(shown: Outputs) -> np.ndarray:
     """Minus the mean loss over the labelled pixels (Yeom et al. 2018), float [N].

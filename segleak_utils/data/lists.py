@@ -77,7 +77,7 @@ def _numbered(source: Scenes, split: str) -> list[str]:
 def read(path: str | Path, sources: Mapping[str, Scenes]) -> Scenes:
     """The scenes of a list in its order; `sources` by name: cityscapes, bdd100k, mapillary.
 
-    The sources must be whole (from `datasets`): Cityscapes is numbered by what is there.
+    The sources must be whole (from `streets`): Cityscapes is numbered by what is there.
     FileNotFoundError: no such list. ValueError, naming list and line: not two words, an unknown
     form, an image and a label that do not belong together, items of two data sets, a source that
     is not given, an item that it lacks, an item listed twice; and an empty list.

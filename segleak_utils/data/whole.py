@@ -7,8 +7,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-# ----------------------------------------------------------------------------- weights on disk
-
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """Write to a temporary name, then rename: a reader never meets half a file."""

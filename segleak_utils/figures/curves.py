@@ -1,4 +1,4 @@
-"""The curves and the statistics: pure functions from numbers to a Figure, styled as `pictures`."""
+"""The curves and the statistics: pure functions from numbers to a Figure, in the common style."""
 
 from __future__ import annotations
 

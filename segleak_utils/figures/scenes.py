@@ -1,8 +1,7 @@
 """The pictures of scenes: images, masks, predictions, maps, patches; pure functions to a Figure.
 
-Here is also what all figures share: one style, the colours of members (blue) and non-members
-(orange), the Cityscapes colours of the classes. No function leaves a figure open in pyplot: a cell
-shows the one that is returned. `plots` has the curves and the statistics.
+Classes have the Cityscapes colours. No function leaves a figure open in pyplot: a cell shows the
+one that is returned. `curves` has the statistics, `leaks` the maps of evidence.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def auc(
     method "delong": the variance of DeLong, DeLong and Clarke-Pearson (Biometrics 44, 1988) from
     midranks (Sun and Xu, IEEE Signal Processing Letters 21, 2014), put on the logit scale: there
     the interval stays inside 0..1 and keeps most of its coverage near 1, which the plain one loses
-    (tests/test_metrics.py simulates both).
+    (tests/metrics/test_separation.py simulates both).
     method "bootstrap": percentiles over `n_boot` resamples, members and non-members apart; needs
     `seed`.
 

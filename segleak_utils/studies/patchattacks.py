@@ -15,8 +15,6 @@ from segleak_utils.studies.networks import Network
 from segleak_utils.studies.plan import Plan
 from segleak_utils.studies.shelf import manifest, ship, shipped
 
-# ---------------------------------------------------------------------------------- attackers
-
 
 def slug(representation: Representation) -> str:
     """The representation in a file name."""

@@ -5,7 +5,7 @@ weather, street, objects, camera and annotator, so the scenes of a city are i.i.
 The world is a ground plane seen by a pinhole camera: x to the right, y up, z ahead (metres).
 Everything is painted by depth on a picture of twice the size.
 
-The mask is that of a human annotator, not of the renderer:
+The mask is that of a human annotator, not of the renderer (the rates are in `canvas`):
 - boundaries follow a smooth random displacement of about `BOUNDARY_JITTER` pixels,
 - a share `VOID_BORDER` of all boundaries is a thin void line,
 - a share `CONFUSION` of instances and regions (`FACADE_CONFUSION` of buildings) carries a

@@ -98,9 +98,6 @@ def has_bf16(device: torch.device) -> bool:
     return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-# ---------------------------------------------------------------------------------- inference
-
-
 class Padded(nn.Module):
     """A victim for images of any size: pads right and bottom, and crops the logits back."""
 

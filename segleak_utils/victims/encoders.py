@@ -15,8 +15,6 @@ from torch import nn
 
 from segleak_utils.data import replace_file, sha256
 
-# ------------------------------------------------------------------------------------ encoder
-
 
 def fetch_encoder(encoder: str, path: Path) -> str:
     """Fetch an encoder's ImageNet weights into a safetensors file; return its SHA-256.

@@ -18,9 +18,6 @@ from segleak_utils.victims.asking import best_device
 JOINED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets for each process
 
 
-# --------------------------------------------------------------------------------- processes
-
-
 def launch(n: int, module: str, arguments: Sequence[str] = ()) -> list[str]:
     """The command that runs `module` in `n` processes on this machine, by torchrun.
 

@@ -1,6 +1,6 @@
 """A victim at the paper's scale: the usual street-scene recipe, over one process or several.
 
-`run_processes` starts the processes, `processes` joins them, and each calls
+`processes.run_processes` starts them, `processes.processes` joins them, and each calls
 `train_street_victim`. The default values are the customary ones for street scenes (SGD with a
 polynomial rate, crops, scales 0.5 to 2, flips), not read in the paper.
 """

@@ -20,8 +20,6 @@ from segleak_utils.victims.checkpoints import resume
 from segleak_utils.victims.iou import mean_iou
 from segleak_utils.victims.networks import Recipe, build_victim
 
-# ---------------------------------------------------------------------------------- training
-
 
 def train_victim(
     recipe: Recipe,

@@ -82,8 +82,8 @@ def no_training(mini, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("something is trained again")
 
-    monkeypatch.setattr("segleak_utils.victims.training.train_victim", refuse)
-    monkeypatch.setattr("segleak_utils.attacks.patches.train_attacker", refuse)
+    monkeypatch.setattr("segleak_utils.victims.train_victim", refuse)
+    monkeypatch.setattr("segleak_utils.attacks.train_attacker", refuse)
 
 
 def cache_of(plan: Plan) -> list[Path]:
@@ -170,9 +170,8 @@ def test_a_second_training_trains_only_what_is_missing(copied, no_training, monk
     monkeypatch.setattr(
         "segleak_utils.studies.weights._side_by_side", lambda _, __, what: asked.extend(what)
     )
-    monkeypatch.setattr(
-        "segleak_utils.studies.protected.names", lambda _: []
-    )  # tests/test_frontier.py has these
+    # test_frontier.py has these
+    monkeypatch.setattr("segleak_utils.studies.protected.names", lambda _: [])
     monkeypatch.setattr("segleak_utils.studies.frontier.services", lambda: ())
     train_weights(plan=copied)
     assert asked == [] and "complete after" in capsys.readouterr().out
@@ -204,7 +203,7 @@ def test_a_weight_file_without_its_line_in_the_manifest_is_refused(copied, no_tr
     path.write_text(json.dumps(entries), encoding="utf-8")
     with pytest.raises(ValueError, match=r"victim-0\.safetensors is not in the manifest; delete"):
         network(copied, "victim-0")
-    assert shipped(copied, "victim-7") is None
+    assert shipped(copied.weights, "victim-7") is None
 
 
 @pytest.mark.parametrize(
@@ -217,7 +216,7 @@ def test_a_damaged_manifest_is_named(tmp_path, text):
 
 
 def test_no_manifest_means_nothing_is_shipped(tmp_path):
-    assert manifest(tmp_path) == {} and shipped(Plan(weights=tmp_path), "victim-0") is None
+    assert manifest(tmp_path) == {} and shipped(tmp_path, "victim-0") is None
 
 
 def test_weights_of_other_members_are_refused(copied, no_training):

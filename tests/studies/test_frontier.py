@@ -86,7 +86,7 @@ def no_pass(monkeypatch) -> None:
     def refuse(*_, **__):
         raise AssertionError("a network is asked again")
 
-    monkeypatch.setattr("segleak_utils.victims.asking.posterior_batches", refuse)
+    monkeypatch.setattr("segleak_utils.victims.posterior_batches", refuse)
 
 
 # ---- services ------------------------------------------------------------------------------------

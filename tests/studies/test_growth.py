@@ -85,7 +85,7 @@ def test_every_cell_has_every_attack_with_its_interval(mini):
 def test_a_finished_cell_is_not_trained_again_and_a_torn_one_is(mini, monkeypatch):
     plan, cells, points = mini
     monkeypatch.setattr(
-        "segleak_utils.victims.training.train_victim", lambda *_, **__: pytest.fail("trained again")
+        "segleak_utils.victims.train_victim", lambda *_, **__: pytest.fail("trained again")
     )
     assert growth.growth(plan, cells, jobs=1) == points
     path = plan.build / "growth" / "default.json"

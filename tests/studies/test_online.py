@@ -32,7 +32,7 @@ def test_members_learned_by_heart_are_found(tmp_path, monkeypatch):
     for name in (ONLINE, OFFLINE):
         assert metrics.auc(of[name].scores, of.member).low > 0.5, name
     monkeypatch.setattr(
-        "segleak_utils.victims.training.train_victim", lambda *_, **__: pytest.fail("trained again")
+        "segleak_utils.victims.train_victim", lambda *_, **__: pytest.fail("trained again")
     )
     again = online.contest(plan, victim)
     np.testing.assert_array_equal(again[ONLINE].scores, of[ONLINE].scores)

@@ -133,7 +133,7 @@ def test_from_the_data_set_to_the_table(tmp_path, build, capsys, monkeypatch):
 
     # a second time: the attackers are loaded, the table is the same
     monkeypatch.setattr(
-        "segleak_utils.attacks.patches.train_attacker",
+        "segleak_utils.attacks.train_attacker",
         lambda *_, **__: pytest.fail("trained again"),
     )
     assert command("paper", *told, "attack") == 0

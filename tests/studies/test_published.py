@@ -287,7 +287,7 @@ def test_finer_labels_and_images_give_the_same_masks(tmp_path, whole):
 def test_a_recorded_victim_answers_with_what_is_on_file(whole):
     of = read(whole)
     for kind in ("sgd", "dpsgd"):
-        victim = of.victim(kind)
+        victim = victims.recorded(of, kind)
         images, _ = next(of.nonmembers.batches(2))
         on_file = [np.load(whole / "val" / f"pred_{kind}" / f"val{i}.npy") for i in range(2)]
         found = victims.posteriors(victim, images[[1, 0]])
@@ -303,7 +303,7 @@ def test_unnormalised_posteriors_and_zeros_come_out_as_a_distribution(folder):
     raw[3] = 0
     np.save(path, raw)
     of = read(folder)
-    found = victims.posteriors(of.victim("sgd"), of.members[0][0][None])[0].numpy()
+    found = victims.posteriors(victims.recorded(of, "sgd"), of.members[0][0][None])[0].numpy()
     np.testing.assert_allclose(found, raw / raw.sum(0), atol=1e-6)
     assert found[3].max() < 1e-29
 
@@ -521,7 +521,7 @@ def test_impossible_values_are_refused_when_they_are_asked_for(folder, value):
     spoil(folder, array)
     of = read(folder)
     with pytest.raises(ValueError, match=r"train0\.npy holds NaN, infinite or negative values"):
-        of.victim("sgd")(of.members[0][0][None])
+        victims.recorded(of, "sgd")(of.members[0][0][None])
 
 
 def test_a_pixel_without_probability_is_refused(folder):
@@ -530,7 +530,7 @@ def test_a_pixel_without_probability_is_refused(folder):
     spoil(folder, array)
     of = read(folder)
     with pytest.raises(ValueError, match=r"train0\.npy has a pixel where no class"):
-        of.victim("sgd")(of.members[0][0][None])
+        victims.recorded(of, "sgd")(of.members[0][0][None])
 
 
 def test_posteriors_on_another_grid_are_refused(folder):
