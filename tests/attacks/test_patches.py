@@ -288,6 +288,11 @@ def test_an_interrupted_training_ends_in_the_weights_of_an_uninterrupted_one(tmp
     assert all(np.array_equal(p, q) for p, q in zip(kept, aside, strict=True))
     other, _, _ = train_attacker(recipe, shadows, seed=4, progress=None, checkpoint=path)
     assert not torch.equal(other.head.weight, whole.head.weight)  # another seed's is not taken up
+    del seen[:]
+    train(checkpoint=path)  # the file is that of seed 4 now
+    train_attacker(recipe, [shadow_of_noise(0), shadow_of_noise(2)], seed=3, progress=None,
+                   checkpoint=path)  # fmt: skip
+    assert len(seen) == 8  # nor that of other shadows with as many images
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(ValueError, match="cannot be read"):
         train(checkpoint=path)
