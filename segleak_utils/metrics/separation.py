@@ -9,6 +9,7 @@ two members or non-members.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,8 +92,8 @@ def auc(
         half = z * np.sqrt(variance) / (value * (1 - value))
         low, high = expit(logit(value) - half), expit(logit(value) + half)
     elif method == "bootstrap":
-        signs = _signs(inside, outside)
-        means = _resampled_means(signs, seed, n_boot)
+        pairs = [(_Pairs.of(inside, outside), 1)]
+        means = _resampled_means(pairs, len(inside), len(outside), seed, n_boot)
         low, high = _percentiles(0.5 + means / 2, level)
     else:
         raise ValueError(f"method {method!r}: expected 'delong' or 'bootstrap'")
@@ -123,11 +124,12 @@ def paired_auc_difference(
     scores_a, checked = _checked(scores_a, member, "scores_a")
     scores_b, _ = _checked(scores_b, member, "scores_b")
     check_level(level)
-    difference = _signs(scores_a[checked], scores_a[~checked])
-    difference -= _signs(scores_b[checked], scores_b[~checked])
-    value = float(difference.mean(dtype=np.float64)) / 2
-    low, high = _percentiles(_resampled_means(difference, seed, n_boot) / 2, level)
-    return Interval(value, low, high, *difference.shape, level)
+    a, b = (_Pairs.of(scores[checked], scores[~checked]) for scores in (scores_a, scores_b))
+    m, n = len(a.below), len(a.order)
+    once = np.ones((1, m)), np.ones((1, n))
+    value = float((a.balance(*once) - b.balance(*once))[0] / (m * n)) / 2
+    low, high = _percentiles(_resampled_means([(a, 1), (b, -1)], m, n, seed, n_boot) / 2, level)
+    return Interval(value, low, high, m, n, level)
 
 
 def tpr_at_fpr(scores: ArrayLike, member: ArrayLike, fpr: float, level: float = 0.95) -> Interval:
@@ -266,41 +268,58 @@ def _delong(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> tuple[
     return value, float(below.var(ddof=1) / m + above.var(ddof=1) / n)
 
 
-def _signs(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> NDArray[np.float32]:
-    """[m, n]: 1 where the member scores higher, -1 where lower, 0 on a tie; AUC = .5 + mean / 2."""
-    higher = inside[:, None] > outside
-    lower = inside[:, None] < outside
-    return higher.astype(np.float32) - lower.astype(np.float32)
+@dataclass(frozen=True)
+class _Pairs:
+    """Members against non-members, pair by pair, without a matrix of all pairs.
+
+    order: how the non-members are sorted; below, upto: of each member, how many non-members score
+    lower, and how many no higher, both int [m].
+    """
+
+    order: NDArray[np.intp]
+    below: NDArray[np.intp]
+    upto: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, inside: NDArray[np.float64], outside: NDArray[np.float64]) -> _Pairs:
+        order = np.argsort(outside, kind="stable")
+        ends = (np.searchsorted(outside[order], inside, side) for side in ("left", "right"))
+        return cls(order, *ends)
+
+    def balance(self, members: NDArray, nonmembers: NDArray) -> NDArray[np.float64]:
+        """Pairs in which the member scores higher minus those in which it scores lower: [b].
+
+        members [b, m], nonmembers [b, n]: how often each image is there, in b resamples. Whole
+        numbers, so the sums are exact.
+        """
+        upto = np.cumsum(nonmembers[:, self.order], 1, dtype=np.float64)
+        upto = np.concatenate([np.zeros_like(upto[:, :1]), upto], 1)
+        won = upto[:, self.below] + upto[:, self.upto] - upto[:, -1:]
+        return np.einsum("bm,bm->b", members, won, dtype=np.float64)
 
 
 def _resampled_means(
-    pairs: NDArray[np.float32], seed: int | None, n_boot: int
+    pairs: Sequence[tuple[_Pairs, int]], m: int, n: int, seed: int | None, n_boot: int
 ) -> NDArray[np.float64]:
-    """Mean of `pairs` [m, n] over `n_boot` resamples of its rows and, apart, of its columns.
-
-    A resample is a count per row and per column, so its sum is counts^T pairs counts: one matrix
-    product for all resamples instead of a sort for each.
-    """
+    """Mean balance of the pairs, each with its sign, over `n_boot` resamples of m members and,
+    apart, n non-members: [n_boot]. Time n log n, memory of some million counts at the most."""
     if seed is None:
         raise ValueError("the bootstrap needs a seed: pass seed=0, say")
     if n_boot < 100:
         raise ValueError(f"n_boot is {n_boot}, expected at least 100 for a tail of 2.5 %")
     rng = np.random.default_rng(seed)
-    m, n = pairs.shape
-    sums = []
-    for start in range(0, n_boot, 250):  # in blocks, to hold 250 x n counts at a time
-        block = min(250, n_boot - start)
-        # Entries are small integers, so the products are exact in float32 up to 2^24.
-        by_column = _counts(rng, m, block) @ pairs
-        counts = _counts(rng, n, block)
-        sums.append(np.einsum("bn,bn->b", by_column, counts, dtype=np.float64))
+    sums, at_once = [], max(1, min(250, 2**23 // (m + n)))
+    for start in range(0, n_boot, at_once):
+        block = min(at_once, n_boot - start)
+        counts = _counts(rng, m, block), _counts(rng, n, block)
+        sums.append(sum(sign * of.balance(*counts) for of, sign in pairs))
     return np.concatenate(sums) / (m * n)
 
 
-def _counts(rng: np.random.Generator, n: int, n_boot: int) -> NDArray[np.float32]:
+def _counts(rng: np.random.Generator, n: int, n_boot: int) -> NDArray[np.intp]:
     """How often each of n images is drawn in n draws with replacement, [n_boot, n]."""
     drawn = rng.integers(n, size=(n_boot, n)) + n * np.arange(n_boot)[:, None]
-    return np.bincount(drawn.ravel(), minlength=n * n_boot).reshape(n_boot, n).astype(np.float32)
+    return np.bincount(drawn.ravel(), minlength=n * n_boot).reshape(n_boot, n)
 
 
 def _percentiles(resampled: NDArray[np.float64], level: float) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -208,7 +209,7 @@ def test_pairing_finds_a_difference_that_overlapping_intervals_hide():
     assert paired_auc_difference(good, poor, member, seed=0).contains(0)
 
 
-def test_the_matrix_product_is_the_resampled_auc():
+def test_the_bootstrap_is_the_resampled_auc():
     scores, member = draw(4, m=15, n=25, decimals=0)
     other = np.random.default_rng(5).normal(size=40)
     rng, values = np.random.default_rng(9), []
@@ -420,3 +421,44 @@ def test_torch_tensors_and_float32_are_welcome():
     scores, member = draw(12)
     scores = scores.astype(np.float32)
     assert auc(torch.from_numpy(scores), torch.from_numpy(member)) == auc(scores, member)
+
+
+@pytest.mark.parametrize(("m", "n", "decimals"), [(40, 100, 9), (60, 30, 0), (25, 400, 1)])
+def test_the_bootstrap_is_that_of_the_matrix_of_all_pairs(m, n, decimals):
+    """Counts of a resample on both sides of the whole matrix: what is done without it, exactly."""
+    rng = np.random.default_rng(m)
+    member = rng.permutation(m + n) < m
+    a = np.round(rng.normal(size=m + n) + member, decimals)
+    b = np.round(a + rng.normal(size=m + n), decimals)
+
+    def signs(scores):
+        return np.sign(scores[member][:, None] - scores[~member])
+
+    def means(pairs, draws):
+        counts = [
+            np.stack([np.bincount(draws.integers(k, size=k), minlength=k) for _ in range(200)])
+            for k in (m, n)
+        ]
+        return np.einsum("bm,mn,bn->b", counts[0], pairs, counts[1]) / (m * n)
+
+    ends = 0.5 - 0.95 / 2, 0.5 + 0.95 / 2
+    found = paired_auc_difference(a, b, member, seed=3, n_boot=200)
+    difference = signs(a) - signs(b)
+    assert found.value == difference.mean() / 2
+    expected = np.quantile(means(difference, np.random.default_rng(3)) / 2, ends)
+    assert (found.low, found.high) == tuple(expected)
+    alone = auc(a, member, method="bootstrap", seed=3, n_boot=200)
+    expected = np.quantile(0.5 + means(signs(a), np.random.default_rng(3)) / 2, ends)
+    assert (alone.low, alone.high) == tuple(expected)
+
+
+def test_ten_thousand_of_each_are_compared_in_little_memory():
+    """A matrix of all pairs would take 400 MB, in float32."""
+    rng = np.random.default_rng(0)
+    member = np.arange(20_000) < 10_000
+    a = rng.normal(size=20_000) + member
+    tracemalloc.start()
+    found = paired_auc_difference(a, a + rng.normal(size=20_000), member, seed=0, n_boot=500)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.low > 0 and peak < 200 * 2**20
