@@ -51,6 +51,22 @@ class Outputs:
     posteriors: Tensor | Posteriors | None = None
     references: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        """Raise ValueError unless all parts are about the same images."""
+        n, found = len(self.masks), {"member": self.member.shape, "loss_maps": self.loss_maps.shape}
+        grid = tuple(self.masks.shape[1:])
+        expected = {"member": (n,), "loss_maps": (n, 1, *grid)}
+        if self.references is not None:
+            found["references"], expected["references"] = self.references.shape, (n, 1, *grid)
+        if self.posteriors is not None:
+            found["posteriors"] = self.posteriors.shape
+            expected["posteriors"] = (n, self.n_classes, *grid)
+        for name, shape in expected.items():
+            if tuple(found[name]) != shape:
+                raise ValueError(f"{name} is {tuple(found[name])}; expected {shape}, as the masks")
+        if self.member.dtype != bool:
+            raise ValueError(f"member is {self.member.dtype}; expected bool: write `labels == 1`")
+
     @classmethod
     def of(
         cls, posteriors: Tensor, masks: Tensor, member: np.ndarray, *, keep_posteriors: bool = True

@@ -38,6 +38,7 @@ RMIA_A = (0.0, 0.25, 0.5, 0.75, 1.0)
 def zones(shown: Outputs) -> Outputs:
     """The outputs with each class in two: C..2C-1 are what lies within 2 pixels of a boundary.
 
+    Posteriors, which are of whole classes, are left out.
     ValueError for more than 127 classes, whose zones do not fit beside void (255).
 
     >>> posteriors = torch.full((1, 2, 1, 6), 0.5)
@@ -49,9 +50,8 @@ def zones(shown: Outputs) -> Outputs:
         raise ValueError(f"{shown.n_classes} classes; expected at most {VOID // 2}, to be halved")
     masks = shown.masks
     near = torch.cat([near_boundary(part) for part in masks.split(64)]) & (masks != VOID)
-    return replace(
-        shown, masks=masks + shown.n_classes * near.byte(), n_classes=2 * shown.n_classes
-    )
+    halved = {"masks": masks + shown.n_classes * near.byte(), "n_classes": 2 * shown.n_classes}
+    return replace(shown, **halved, posteriors=None)
 
 
 @dataclass(frozen=True)

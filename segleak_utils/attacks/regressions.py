@@ -86,6 +86,12 @@ def logistic_attack(features: np.ndarray, member: np.ndarray) -> Pipeline:
     >>> bool((model.decision_function(features) > 0).tolist() == (features[:, 0] > 0).tolist())
     True
     """
+    member = np.asarray(member)
+    if member.dtype != bool or member.shape != features.shape[:1]:
+        raise ValueError(
+            f"member is {member.dtype} {member.shape}; expected bool {features.shape[:1]}: of "
+            "other labels the one that sorts last would count as member"
+        )
     if not np.isfinite(features).all():
         raise ValueError("features hold NaN or infinite values; replace absent classes first")
     model = LogisticRegressionCV(

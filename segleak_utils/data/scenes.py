@@ -134,8 +134,16 @@ class Scenes(torch.utils.data.Dataset):
             yield torch.stack(images), torch.stack(masks)
 
     def subset(self, indices: Iterable[int]) -> Scenes:
-        """The scenes at these positions, in the order given."""
-        chosen = [int(i) for i in indices]
+        """The scenes at these positions, in the order given, or where a bool [N] says so.
+
+        ValueError for booleans of another number than there are scenes.
+        """
+        chosen = list(indices)
+        if chosen and all(isinstance(i, bool | np.bool_) for i in chosen):
+            if len(chosen) != len(self):
+                raise ValueError(f"{len(chosen)} booleans for {len(self)} scenes; expected as many")
+            chosen = np.flatnonzero(chosen)
+        chosen = [int(i) for i in chosen]
         groups = None if self.groups is None else [self.groups[i] for i in chosen]
         rows, ids = [self._rows[i] for i in chosen], [self.ids[i] for i in chosen]
         return Scenes(rows, ids, self.class_names, self.palette, groups)

@@ -32,7 +32,7 @@ def confusion_matrix(predicted: Tensor, masks: Tensor, n_classes: int) -> Tensor
         if found.numel() and not 0 <= found.min() <= found.max() < n_classes:
             wrong = found.min().item() if found.min() < 0 else found.max().item()
             raise ValueError(f"{kind} class {wrong}; expected 0..{n_classes - 1}")
-    pairs = masks[keep] * n_classes + predicted[keep]
+    pairs = masks[keep].long() * n_classes + predicted[keep]  # a uint8 would overflow
     return torch.bincount(pairs, minlength=n_classes**2).view(n_classes, n_classes)
 
 

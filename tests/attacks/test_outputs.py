@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -132,3 +134,16 @@ def test_posteriors_that_are_no_distribution_are_refused(monkeypatch):
             stream_scores(iter(batch), nets, n_patches=1, patch=9, seed=0)
         with pytest.raises(ValueError, match=message):
             ask(Victim(), scenes_of(3), scenes_of(3, 1))
+
+
+def test_outputs_whose_parts_are_of_other_images_are_refused():
+    shown = outputs_of()
+    for part, value, found in (
+        ("member", shown.member[:-1], r"member is \(5,\); expected \(6,\)"),
+        ("member", shown.member.astype(int), "member is int64; expected bool"),
+        ("loss_maps", shown.loss_maps[:-1], r"loss_maps is \(5, 1, 12, 20\); expected \(6, 1"),
+        ("references", shown.loss_maps[:, :, 1:], "references is"),
+        ("posteriors", shown.posteriors[:, :3], r"posteriors is \(6, 3, 12, 20\); expected \(6, 4"),
+    ):
+        with pytest.raises(ValueError, match=found):
+            replace(shown, **{part: value})

@@ -115,3 +115,13 @@ def test_features_of_another_number_are_refused_by_a_linear_attack():
     fitted, features = fitted_attack()
     with pytest.raises((RuntimeError, ValueError)):
         LinearAttack.of(fitted).scores(features[:, :4])
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [["member", "other"] * 10, [1, 2] * 10, [-1, 1] * 10, [True, False] * 9],
+    ids=["words", "1 and 2", "-1 and 1", "too few"],
+)
+def test_labels_that_are_not_who_is_a_member_are_refused(labels):
+    with pytest.raises(ValueError, match=r"member is .*; expected bool \(20,\)"):
+        logistic_attack(np.zeros((20, 2)), np.array(labels))

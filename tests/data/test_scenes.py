@@ -212,3 +212,11 @@ def test_folder_items_are_checked_when_read(plain):
     (images / "a.png").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"images.a\.png: cannot be read"):
         scenes[0]
+
+
+def test_a_subset_by_booleans_is_where_they_are_true():
+    scenes = scenes_of(4)
+    assert scenes.subset(np.array([False, True, False, True])).ids == scenes.subset([1, 3]).ids
+    assert scenes.subset([False] * 4).ids == []
+    with pytest.raises(ValueError, match="3 booleans for 4 scenes"):
+        scenes.subset([True, False, True])

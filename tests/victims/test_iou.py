@@ -53,3 +53,10 @@ def test_mean_iou_pools_over_images():
 def test_a_prediction_beyond_the_classes_is_not_counted_as_another():
     with pytest.raises((ValueError, RuntimeError)):
         confusion_matrix(torch.tensor([[[4, 0]]]), torch.tensor([[[0, 0]]]), 3)
+
+
+def test_small_integers_do_not_overflow():
+    """18 * 19 + 18 does not fit into the byte that a mask has."""
+    masks = torch.full((2, 3), 18, dtype=torch.uint8)
+    counts = confusion_matrix(masks, masks, 19)
+    assert counts[18, 18] == 6 and counts.sum() == 6
