@@ -20,7 +20,14 @@ from segleak_utils.representations import argmax_posterior, check_posterior, one
 LARGEST_STD = 1e6  # far beyond any use; float32 overflows later
 SMALLEST_RELEASED = 1e-6  # noise may leave a class no less: a negative probability is none
 
-Kind = Literal["nothing", "argmax", "Gaussian noise", "top-k", "rounding", "temperature"]
+Kind = Literal[
+    "nothing",
+    "argmax",
+    "Gaussian noise",
+    "top-k",
+    "rounding",
+    "temperature",
+]
 
 
 def label_only(posterior: Tensor, *, check: bool = True) -> Tensor:

@@ -248,9 +248,10 @@ def parser() -> argparse.ArgumentParser:
     weights.add_argument("names", nargs="*", metavar="NAME", help="to be trained again")
     weights.add_argument("--force", action="store_true", help="everything again")
     defenses = commands.add_parser("defenses", help="every defence, both attackers, and its price")
-    defenses.add_argument("--camvid", type=Path, metavar="DIR", help="on CamVid instead")
     defenses.add_argument("--nonmembers", type=int, default=1000, metavar="N", help="(1000)")
-    defenses.add_argument(
+    which = defenses.add_mutually_exclusive_group()
+    which.add_argument("--camvid", type=Path, metavar="DIR", help="on CamVid instead")
+    which.add_argument(
         "--only",
         dest="services",
         action="append",
@@ -258,9 +259,10 @@ def parser() -> argparse.ArgumentParser:
         help='one beside no defence, by the quick attacks, e.g. "top 3"; repeatable',
     )
     beyond = commands.add_parser("beyond", help="the contest of all attacks on all victims")
-    beyond.add_argument("--camvid", type=Path, metavar="DIR", help="on CamVid instead")
-    beyond.add_argument("--choices", action="store_true", help="what was chosen on shadows instead")
-    beyond.add_argument("--online", action="store_true", help="online LiRA instead; trains")
+    which = beyond.add_mutually_exclusive_group()
+    which.add_argument("--camvid", type=Path, metavar="DIR", help="on CamVid instead")
+    which.add_argument("--choices", action="store_true", help="what was chosen on shadows instead")
+    which.add_argument("--online", action="store_true", help="online LiRA instead; trains")
     audit = commands.add_parser("audit", help="what DP-SGD promised, and what attacks can show")
     audit.add_argument("--canaries", action="store_true", help="trains with canaries, too")
     growth = commands.add_parser(

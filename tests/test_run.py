@@ -238,6 +238,15 @@ def test_the_commands_behind_notebook_06_call_one_function_each(line, called, mo
     assert seen == [called]
 
 
+@pytest.mark.parametrize(
+    "line", ["defenses --camvid DIR --only argmax", "beyond --choices --online"]
+)
+def test_what_excludes_each_other_is_not_taken_in_silence(line, capsys):
+    with pytest.raises(SystemExit):
+        run.main(["--no-install", *line.split()])
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
 def test_a_cluster_that_does_not_answer_is_a_message_not_a_traceback(monkeypatch, capsys):
     def unreachable(*_, **__):
         raise ConnectionError("no Dask scheduler answers at tcp://a:1")

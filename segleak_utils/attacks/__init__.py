@@ -1,6 +1,6 @@
 """From what a network said to one membership score an image, learned on shadows only.
 
-`Outputs` is the seam: whoever has a network asks it and hands them over; the attacks ask nobody.
+`Outputs` is the seam: `ask`, or whoever has a network, makes them; no attack takes a network.
 Throughout, a higher score means "member".
 """
 
@@ -18,7 +18,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "references",
     ],
     submod_attrs={
-        "contests": ["Attack", "Contest"],
+        "contests": ["Attack", "Contest", "bars_of"],
+        "online": ["online_attacks"],
         "outputs": ["Outputs", "ask", "represent"],
         "patches": [
             "AttackRecipe",
@@ -29,6 +30,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "stream_scores",
             "train_attacker",
         ],
+        "patchnets": ["PatchNet", "REPRESENTATIONS", "Representation"],
+        "peers": ["peer_attacks"],
+        "references": ["reference_attacks"],
         "regressions": [
             "LinearAttack",
             "blind_features",

@@ -79,7 +79,7 @@ def blind(of_victim: np.ndarray, of_shadows: list[np.ndarray], member: np.ndarra
 def bars_of(
     name: str, setting: str, shown: Outputs, shadows: list[Outputs], looks: list[np.ndarray]
 ) -> Contest:
-    """The `bars` from what a victim and its shadows have shown.
+    """Blind baseline, global loss and per-class regression, from what victim and shadows showed.
 
     looks: `attacks.blind_features` of the victim's images, then of each shadow's.
     """

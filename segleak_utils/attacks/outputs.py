@@ -1,7 +1,7 @@
 """What a network said about some images, as the attacker keeps it: the seam of the whole house.
 
-Whoever has a network asks it (`ask`, or ten lines of their own) and hands the `Outputs` over; the
-attacks ask nobody.
+Whoever has a network asks it (`ask`, or ten lines of their own) and hands the `Outputs` over; no
+attack takes a network.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Scenes (images with label masks) from any source, and lists of who trained on what.
 
-Street data sets, CamVid, folders, the authors' example folder; files that are written whole.
+Street data sets, CamVid, folders, the authors' example folder; and what reading and drawing them
+needs: files that are written whole, and worker processes that end with their parent.
 """
 
 import lazy_loader

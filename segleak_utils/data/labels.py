@@ -21,6 +21,7 @@ from tqdm.std import tqdm
 
 from segleak_utils.data.classes import VOID
 from segleak_utils.data.imagefiles import Pair, expect_folders, read_labels
+from segleak_utils.data.whole import replace_file
 from segleak_utils.data.workers import follow_parent, lean_children
 
 MAPILLARY_TRAIN_IDS = (
@@ -156,12 +157,7 @@ def _convert_file(job: Pair) -> None:
     expected = "Mapillary Vistas v1.2 ids (0..65)"
     mend = "take the labels as they came, and remove cityscapes_labels if made from others"
     labels = converted(read_labels(source), str(source), MAPILLARY_TABLE, expected, mend)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        Image.fromarray(labels).save(part, format="PNG")
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+    replace_file(target, lambda part: Image.fromarray(labels).save(part, format="PNG"))
 
 
 def checked_labels(mask: np.ndarray, name: str, n_classes: int, void: int = VOID) -> np.ndarray:

@@ -7,7 +7,6 @@ the authors' absolute paths, of which only split and id count.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from itertools import combinations
@@ -18,6 +17,7 @@ import numpy as np
 from segleak_utils.data.scenes import Scenes
 from segleak_utils.data.splits import Split
 from segleak_utils.data.streets import cityscapes
+from segleak_utils.data.whole import replace_file
 
 # Members and non-members in the published lists, by setting and data set of the shadow victim.
 COUNTS: dict[tuple[str, str], dict[str, tuple[int, int]]] = {
@@ -181,13 +181,8 @@ def write(scenes: Scenes, path: str | Path, roots: Mapping[str, str | Path] | No
         else:
             image, label = f"seg/images/{split}/{item}", f"seg/labels/{split}/{item}_train_id"
         lines.append(f"{(root / image).as_posix()}.jpg {(root / label).as_posix()}.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    text = "".join(f"{line}\n" for line in lines)
+    replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def load(

@@ -1,8 +1,11 @@
 """Whole experiments: a plan, who asks whom, and what is kept; the core's attacks do the rest.
 
-`experiment` is the default one, on SynthStreets; `standard` its contest, `beyond` that of all
-attacks there are; `camvid`, `paper` and `published` are other data; `frontier` has the defences,
-`growth` the grid, `epsilon` the audit of DP-SGD, `weights` trains what is shipped.
+`plan` says how large, `experiment` who there is, `networks` and `patchattacks` load or train,
+`shelf` holds the weights and `cache` what was computed, `asking` asks. On these stand `standard`
+(the contest of the notebooks), `beyond` (that of all attacks), `literature` (those of other papers)
+and `online`; `protected` (trainings with a defence) and `frontier` (what each defence costs);
+`growth`, `epsilon`, `costs`; `camvid`, `paper` and `published` on other data; `weights` trains what
+is shipped.
 """
 
 import lazy_loader
@@ -24,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "online",
         "patchattacks",
         "paper",
+        "plan",
         "protected",
         "published",
         "shelf",

@@ -42,8 +42,7 @@ def case(plan: Plan, of: Network, references: Sequence[Network]) -> Case:
     for reference in references:
         check_apart(of, reference)
     own, *theirs = [told(plan, by, of) for by in (of, *references)]
-    member = np.arange(len(own)) < len(of.members)
-    return Case(own, np.stack(theirs), member)
+    return Case(own, np.stack(theirs), of.member)
 
 
 def told(plan: Plan, by: Network, of: Network) -> np.ndarray:
@@ -83,7 +82,7 @@ def loss_outputs(plan: Plan, of: Network) -> Outputs:
     """
     kept = [_loss_maps(plan, of, scenes) for scenes in (of.members, of.nonmembers)]
     loss, masks = (torch.cat([torch.from_numpy(k[key]) for k in kept]) for key in ("loss", "masks"))
-    return Outputs(loss, masks, np.arange(len(masks)) < len(of.members), of.members.n_classes)
+    return Outputs(loss, masks, of.member, of.members.n_classes)
 
 
 def _loss_maps(plan: Plan, of: Network, scenes: Scenes) -> dict[str, np.ndarray]:

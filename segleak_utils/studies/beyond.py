@@ -38,7 +38,6 @@ from segleak_utils.studies.networks import Network
 from segleak_utils.studies.plan import ROOT, Plan
 
 PATCHES = patch_attack(CALIBRATED_MAP)
-PAPER = patch_attack("loss map")
 # The last one was trained, and scored once, after all choices had been made.
 VICTIMS = ("victim-0", "victim-1", "victim-2", "victim-3")
 UNTOUCHED = VICTIMS[-1]
@@ -113,16 +112,18 @@ def contest(
         found = [*known, *literature.peer_attacks(plan, victim, shadows), *found]
         if len(shadows) > 1:  # else the shadow has no reference of its own
             found.append(calibrated_patches(plan, setting, victim, shadows, seed=seed))
-    member = np.arange(len(found[0].scores)) < len(victim.members)
-    return Contest(victim.name, setting, member, tuple(found))
+    return Contest(victim.name, setting, victim.member, tuple(found))
 
 
 def _blind(plan: Plan, victim: Network, shadows: Sequence[Network]) -> Attack:
     looks = [asking.blind_features(plan, n.members, n.nonmembers) for n in (victim, *shadows)]
-    member = [
-        np.arange(len(look)) < len(n.members) for look, n in zip(looks[1:], shadows, strict=True)
-    ]
-    return contests.blind(looks[0], looks[1:], np.concatenate(member))
+    member = np.concatenate([shadow.member for shadow in shadows])
+    return contests.blind(looks[0], looks[1:], member)
+
+
+def attacker_name(setting: Setting) -> str:
+    """Under which the patch attacker on the calibrated map is stored."""
+    return f"attack-{setting}-{patchattacks.slug(CALIBRATED_MAP)}"
 
 
 def calibrated_patches(
@@ -135,7 +136,7 @@ def calibrated_patches(
     seed: int = 0,
 ) -> Attack:
     """The patch attack on [loss map, calibrated map, label]: loaded if there, else trained."""
-    name = f"attack-{setting}-{patchattacks.slug(CALIBRATED_MAP)}"
+    name = attacker_name(setting)
     if shelf.shipped(plan.weights, name) is None:
         train_calibrated_patches(plan, name, shadows)
     hashes = {of.name: of.sha256 for of in shadows}

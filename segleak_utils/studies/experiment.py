@@ -1,9 +1,9 @@
-"""The main job end to end: a victim, its leak, attacks learned on shadows, a table with intervals.
+"""The default experiment on SynthStreets: who there is, and on which scenes.
 
-The default experiment lives on SynthStreets: two victims of one city, two shadows of the same city
-(dependent), two of another (independent). What is shipped in ``weights/`` is loaded, checked
-against its SHA-256; what is missing is trained. What is costly to compute again is kept in
-``build/cache`` under a key of everything it depends on.
+Two victims of one city, two shadows of the same city (dependent), two of another (independent), and
+further networks of the city. What is shipped in ``weights/`` is loaded and checked against its
+SHA-256; what is missing is trained. With the authors' example folder, the victims are the recorded
+ones.
 """
 
 from __future__ import annotations

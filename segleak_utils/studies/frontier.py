@@ -444,7 +444,7 @@ def _blind(scenario: Scenario, victim: Network) -> Attack:
 
 
 def _measured(scenario, victim, service, both, arrays, blind, n_priced) -> Measured:
-    member = np.arange(len(victim.members) + len(victim.nonmembers)) < len(victim.members)
+    member = victim.member
 
     def contest(who: str, of: Attackers) -> Contest:
         found = [blind]

@@ -37,7 +37,7 @@ def peer_attacks(
         raise ValueError("no shadow to learn from; at least one is needed")
     for shadow in shadows:
         check_apart(victim, shadow)
-    member = np.concatenate([_member(of) for of in shadows])
+    member = np.concatenate([of.member for of in shadows])
     scores, *own = [_answers(plan, of)["dice"].astype(np.float64) for of in (victim, *shadows)]
     rows, *theirs = [_label_rows(plan, of) for of in (victim, *shadows)]
     known, *learned = [_predictable(plan, of) for of in (victim, *shadows)]
@@ -86,17 +86,13 @@ def _identity(of: Network) -> dict[str, str]:
     }
 
 
-def _member(of: Network) -> np.ndarray:
-    return np.arange(len(of.members) + len(of.nonmembers)) < len(of.members)
-
-
 def _whole_image(plan, victim, shadows, recipe, seed) -> list[Attack]:
     channels = peers.image_channels(victim.members.n_classes)
     key = {"shadows": [_identity(of) for of in shadows], "recipe": recipe, "seed": seed}
 
     def train() -> dict[str, np.ndarray]:
         maps = torch.cat([part for of in shadows for part in _streamed_maps(plan, of, recipe)])
-        member, out = np.concatenate([_member(of) for of in shadows]), {}
+        member, out = np.concatenate([of.member for of in shadows]), {}
         for name, seen in channels.items():
             told = plan.progress and name
             net, _, (scores, aside) = peers.train_image_attacker(

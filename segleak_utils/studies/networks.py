@@ -5,16 +5,24 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
 from segleak_utils import victims
 from segleak_utils.data import Scenes, Split
-from segleak_utils.studies.plan import Plan
+from segleak_utils.studies.plan import WEIGHTS, Plan
 from segleak_utils.studies.shelf import manifest, ship, shipped
 from segleak_utils.victims import Recipe
 
 bar_line = 0  # where a worker that trains beside others draws its progress bar
+
+
+def again(plan: Plan, name: str) -> str:
+    """How something on the shelf of that plan is trained again."""
+    if plan.weights == WEIGHTS:
+        return f"python3 -m segleak_utils.run weights {name}"
+    return f"delete {plan.weights / name}.safetensors, and run this again"
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,11 @@ class Network:
     sha256: str
     members: Scenes
     nonmembers: Scenes
+
+    @property
+    def member(self) -> np.ndarray:
+        """Which of its scenes, members first, are members: bool [N]."""
+        return np.arange(len(self.members) + len(self.nonmembers)) < len(self.members)
 
 
 def load_or_train(
@@ -46,14 +59,12 @@ def load_or_train(
     if entry.get("members_digest") != members.digest:
         raise ValueError(
             f"{name} in {plan.weights} was trained on other scenes than this experiment's members; "
-            "its scores would mean nothing. Train it again: python3 -m segleak_utils.run weights "
-            "--force"
+            f"its scores would mean nothing. Train it again: {again(plan, name)}"
         )
     if Recipe(**entry["recipe"]) != plan.recipe:
         raise ValueError(
             f"{name} in {plan.weights} was trained by another recipe: {entry['recipe']}, expected "
-            f"{plan.recipe.model_dump()}. Use that recipe, or train it again: "
-            "python3 -m segleak_utils.run weights --force"
+            f"{plan.recipe.model_dump()}. Use that recipe, or train it again: {again(plan, name)}"
         )
     model, meta = victims.load_victim(shipped(plan.weights, name), entry["sha256"])
     return Network(name, model, meta, entry["sha256"], members, nonmembers)

@@ -11,7 +11,7 @@ from segleak_utils import attacks, metrics, victims
 from segleak_utils.attacks import Outputs, patchnets
 from segleak_utils.attacks.patchnets import Representation
 from segleak_utils.studies import networks
-from segleak_utils.studies.networks import Network
+from segleak_utils.studies.networks import Network, again
 from segleak_utils.studies.plan import Plan
 from segleak_utils.studies.shelf import manifest, ship, shipped
 
@@ -47,8 +47,7 @@ def load_attacker(
     if entry["recipe"] != wanted:
         raise ValueError(
             f"{name} in {plan.weights} was trained by another recipe: {entry['recipe']}, expected "
-            f"{wanted}. Use that recipe, or train it again: "
-            "python3 -m segleak_utils.run weights --force"
+            f"{wanted}. Use that recipe, or train it again: {again(plan, name)}"
         )
     state, meta = victims.read_weights(shipped(plan.weights, name), entry["sha256"])
     net = patchnets.PatchNet(representation, n_classes, meta["recipe"]["width"])
@@ -61,7 +60,7 @@ def check_shadows(plan: Plan, name: str, shadows: dict[str, str]) -> None:
     if manifest(plan.weights)[name]["shadows"] != shadows:
         raise ValueError(
             f"{name} was trained on other shadows than those in {plan.weights}; train it again: "
-            "python3 -m segleak_utils.run weights --force"
+            f"{again(plan, name)}"
         )
 
 

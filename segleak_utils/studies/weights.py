@@ -21,7 +21,7 @@ from segleak_utils.attacks.contests import LOGISTIC
 from segleak_utils.attacks.patchnets import REPRESENTATIONS, Representation
 from segleak_utils.data import replace_file
 from segleak_utils.data.workers import end_with_parent
-from segleak_utils.studies import frontier, networks, protected
+from segleak_utils.studies import beyond, experiment, frontier, networks, protected
 from segleak_utils.studies.experiment import SETTINGS, Setting, network, network_names, roles
 from segleak_utils.studies.patchattacks import attacker, slug
 from segleak_utils.studies.plan import Plan
@@ -57,6 +57,9 @@ def train_weights(
         if shipped(plan.weights, f"attack-{setting}-{slug(representation)}") is None
     ]
     _side_by_side(plan, _attacker_apart, missing)
+    missing = [s for s in SETTINGS if shipped(plan.weights, beyond.attacker_name(s)) is None]
+    if len(plan.shadow_seeds) > 1:  # else a shadow has no reference of its own
+        _side_by_side(plan, _calibrated_apart, missing)
     missing = [name for name in protected.names(plan) if shipped(plan.weights, name) is None]
     if protected.PUBLIC in missing:  # the fine-tuned ones start from it
         protected.public_scenes(plan)
@@ -154,6 +157,13 @@ def _attacker_apart(plan: Plan, what: tuple[Setting, Representation]) -> Plan:
     shadows = [network(plan, f"shadow-{setting}-{k}") for k in plan.shadow_seeds]
     apart = _apart(plan, *what, plan.attack, [of.sha256 for of in shadows])
     attacker(apart, setting, representation, shadows)
+    return apart
+
+
+def _calibrated_apart(plan: Plan, setting: Setting) -> Plan:
+    shadows = experiment.networks(plan, setting, len(plan.shadow_seeds))
+    apart = _apart(plan, "calibrated", setting, plan.attack, [of.sha256 for of in shadows])
+    beyond.train_calibrated_patches(apart, beyond.attacker_name(setting), shadows)
     return apart
 
 

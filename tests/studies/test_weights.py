@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from segleak_utils import data
-from segleak_utils.studies import Plan, Sizes, experiment, weights
+from segleak_utils.studies import Plan, Sizes, beyond, experiment, weights
 from segleak_utils.studies.experiment import network
 from segleak_utils.studies.shelf import manifest
 from segleak_utils.victims import Recipe
@@ -36,9 +37,31 @@ def test_two_networks_are_trained_in_two_processes(tmp_path, monkeypatch):
         assert network(plan, name).sha256 == data.sha256(plan.weights / f"{name}.safetensors")
 
 
+def test_the_attackers_on_the_calibrated_map_are_trained_too(tmp_path, monkeypatch):
+    """Each with both shadows of its setting; with a single shadow there is no reference for it."""
+    missing = {beyond.attacker_name(setting) for setting in experiment.SETTINGS}
+    asked = []
+    monkeypatch.setattr(weights, "shipped", lambda folder, name: None if name in missing else name)
+    monkeypatch.setattr(
+        weights, "_side_by_side", lambda plan, train, what: asked.extend((train, w) for w in what)
+    )
+    weights.train_weights(plan=Plan(weights=tmp_path, shadow_seeds=(0,)))
+    assert asked == []
+    weights.train_weights(plan=Plan(weights=tmp_path))
+    assert asked == [(weights._calibrated_apart, setting) for setting in experiment.SETTINGS]
+    trained = []
+    monkeypatch.setattr(experiment, "networks", lambda plan, setting, count: networks[:count])
+    networks = [SimpleNamespace(sha256=name) for name in "abc"]
+    monkeypatch.setattr(beyond, "train_calibrated_patches", lambda *of: trained.append(of))
+    apart = weights._calibrated_apart(Plan(weights=tmp_path), "independent")
+    assert trained == [(apart, "attack-independent-calibrated-loss-map", networks[:2])]
+    assert apart.weights != tmp_path
+
+
 SCRIPT = """
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from segleak_utils.studies import Plan, weights
 
 
