@@ -311,6 +311,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
         yield started
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_good_sliders_move_by_keyboard_and_mouse(server):
     with opened(FIXTURES / "good_slider.ipynb", server) as page:
@@ -318,6 +319,7 @@ def test_good_sliders_move_by_keyboard_and_mouse(server):
             print(name, check_slider(page, name))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_broken_slider_is_reported(server):
     with (
@@ -327,6 +329,7 @@ def test_a_broken_slider_is_reported(server):
         check_slider(page, "slope")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_the_noise_slider_moves_by_keyboard_and_mouse(build, tmp_path, capsys):
     (tmp_path / "data").symlink_to(execution.ROOT / "data")  # the scenes that are there

@@ -57,6 +57,7 @@ def run(root: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_first_change_is_tested_as_contributing_says(changed):
     """Its test line finds the new release by itself, and the example in its docstring."""
     (line,) = re.findall(
@@ -69,6 +70,7 @@ def test_the_first_change_is_tested_as_contributing_says(changed):
     assert "test_what_a_service_releases_is_a_distribution[mixed by half] PASSED" in found.stdout
 
 
+@pytest.mark.slow
 def test_the_first_change_is_formatted_and_keeps_the_arrows(changed):
     for check in (["check"], ["format", "--check"]):
         found = run(changed, "-m", "ruff", *check, "segleak_utils")
@@ -77,6 +79,7 @@ def test_the_first_change_is_formatted_and_keeps_the_arrows(changed):
     assert run(changed, "-c", lint, "--no-cache").returncode == 0
 
 
+@pytest.mark.slow
 def test_the_first_change_can_be_seen_by_the_command_that_contributing_names(changed):
     (name,) = re.findall(
         r'^python3 -m segleak_utils\.run defenses --only "(.+)"$', CONTRIBUTING, re.M
@@ -90,6 +93,7 @@ print(first.name, second.release.kind, second in frontier.RELEASES, second.famil
     assert found.stdout.strip() == "no defence mixing True cheap releases", found.stderr
 
 
+@pytest.mark.slow
 def test_a_release_that_breaks_the_law_is_found(changed, tmp_path):
     """What a newcomer may get wrong: the mixture does not sum to one."""
     root = tmp_path / "checkout"

@@ -106,6 +106,7 @@ def test_the_typed_result_is_recognised():
 # ---- executed ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_notebooks_run_and_hide_no_errors(build):
     for path in NOTEBOOKS:
@@ -115,6 +116,7 @@ def test_the_notebooks_run_and_hide_no_errors(build):
     assert not list((build / "notebooks").glob("*.failed.ipynb"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_every_figure_is_a_picture(build):
     found = sorted((build / "figures").glob("*.png"))
@@ -124,6 +126,7 @@ def test_every_figure_is_a_picture(build):
         assert content.startswith(b"\x89PNG") and len(content) > 1000, path.name
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_table_has_every_attack_on_two_victims(build):
     table = results.read(build)
@@ -140,6 +143,7 @@ def test_the_table_has_every_attack_on_two_victims(build):
                 assert row.auc_low > 0.5, row
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_shipped_contest_is_what_the_notebook_finds_again(build):
     """The table that took hours, and what 06 has just computed of it."""
@@ -156,6 +160,7 @@ def test_the_shipped_contest_is_what_the_notebook_finds_again(build):
         assert row.tpr_at_1pct == pytest.approx(line.tpr_1, abs=0.04), row.attack
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("name", ["04_defenses"])
 def test_every_slider_can_be_moved_to_every_stop(name, build, tmp_path):

@@ -56,6 +56,7 @@ def test_unknown_representation_and_posteriors_that_were_not_kept_are_named():
         outputs_of(keep=False).maps("concatenation", slice(2))
 
 
+@pytest.mark.slow
 def test_a_streams_scores_are_those_of_the_kept_outputs():
     members, nonmembers = scenes_of(16), scenes_of(7, 1)
     shown = ask(Victim(), members, nonmembers, keep_posteriors=True)

@@ -96,6 +96,7 @@ def test_a_planted_leak_is_found_in_fresh_outputs(leaked):
     assert roc_auc_score(member, scores) == pytest.approx(best)
 
 
+@pytest.mark.slow
 def test_where_nothing_leaks_nothing_is_found():
     shadows = [planted(leak=False), planted(seed=1, leak=False)]
     net, *_ = train_attacker(QUICK, shadows, seed=0, progress=None)
@@ -211,6 +212,7 @@ def smooth_maps(net: nn.Module, n: int, height: int, width: int) -> torch.Tensor
 KINDS = ["loss map + label", "concatenation", "resnet"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", range(3), ids=KINDS)
 def test_the_dense_score_of_a_map_as_large_as_a_patch_is_the_patch_score(kind):
     net = judges()[kind]
@@ -221,6 +223,7 @@ def test_the_dense_score_of_a_map_as_large_as_a_patch_is_the_patch_score(kind):
     torch.testing.assert_close(dense[:, 0], alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", range(3), ids=KINDS)
 def test_dense_scores_are_near_the_scores_of_the_same_windows(kind):
     net = judges()[kind]
@@ -240,6 +243,7 @@ def test_dense_scores_refuse_a_patch_that_does_not_fit():
         attacks.dense_scores(judges()[0], torch.zeros(1, 1 + C, 32, 64), 33)
 
 
+@pytest.mark.slow
 def test_mixed_precision_moves_scores_little_and_makes_no_ties():
     net, maps = judges()[2], torch.rand(6, 2 * C, 64, 64)
     exact, mixed = (
@@ -260,6 +264,7 @@ def shadow_of_noise(seed: int) -> Outputs:
     return Outputs(loss.half(), masks, np.arange(24) < 12, C)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_in_the_weights_of_an_uninterrupted_one(tmp_path, monkeypatch):
     recipe = AttackRecipe(patch=16, epochs=4, batch=6, width=4, select_share=0.2)
     shadows, path = [shadow_of_noise(0), shadow_of_noise(1)], tmp_path / "attacker.pt"

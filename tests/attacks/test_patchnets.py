@@ -45,6 +45,7 @@ def test_the_deep_stem_has_the_public_key_layout(states):
         assert tuple(state[key].shape) == shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("k", [1, 38])
 def test_a_public_checkpoint_is_loaded(states, tmp_path, k, prefix):

@@ -41,6 +41,7 @@ def toy_maps(n=160):
     return maps, member
 
 
+@pytest.mark.slow
 def test_an_obvious_difference_is_learned_and_two_runs_are_one():
     maps, member = toy_maps()
     net, history, (scores, aside) = peers.train_image_attacker(TINY, maps, member, seed=3)
@@ -60,6 +61,7 @@ def test_an_obvious_difference_is_learned_and_two_runs_are_one():
     np.testing.assert_allclose(alone, peers.image_scores(net, maps)[5:6], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_labels_at_random_are_not_learned():
     maps, _ = toy_maps()
     maps[:, 0] //= 2

@@ -62,6 +62,7 @@ def test_one_deviation_an_image_takes_more_than_two_references():
     np.testing.assert_allclose(references.scores(1)[references.LIRA](of), own - out[0])
 
 
+@pytest.mark.slow
 def test_a_regression_finds_a_leak_and_nothing_where_there_is_none():
     learned = [toy_case(200, k, 2, 0.1) for k in (1, 2)]
     for leak, low, high in ((0.1, 0.9, 1.0), (0.0, 0.35, 0.65)):

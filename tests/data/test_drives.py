@@ -75,6 +75,7 @@ def test_camvid_errors_name_the_file(tiny_camvid, tmp_path):
         camvid(tiny_camvid, splits=("test",))
 
 
+@pytest.mark.slow
 def test_camvid_real(camvid_root):
     scenes = camvid(camvid_root, size=(90, 120))
     assert len(scenes) == 701 and scenes.shape == (90, 120)

@@ -185,6 +185,7 @@ def swept(name: str, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_sweep_of_a_good_notebook_is_clean(tmp_path):
     build = tmp_path / "build"
     swept("good_slider.ipynb", tmp_path)
@@ -195,6 +196,7 @@ def test_the_sweep_of_a_good_notebook_is_clean(tmp_path):
     assert [*execution.figures(executed)] == ["03-1"]
 
 
+@pytest.mark.slow
 def test_an_error_at_one_stop_is_found_only_by_the_sweep(tmp_path, capsys):
     path, build = FIXTURES / "broken_slider.ipynb", tmp_path / "build"
     with execution._environ(execution.kernel_environment(build)):

@@ -131,12 +131,14 @@ def good(tmp_path_factory):
     return folder, build, shown.stdout
 
 
+@pytest.mark.slow
 def test_kernel_is_this_interpreter_in_the_notebook_folder(good):
     folder, build, _ = good
     cells = nbformat.read(build / "notebooks" / "01_good.ipynb", as_version=4).cells
     assert cells[2].outputs[0].text.split() == [sys.executable, str(folder.resolve()), "5"]
 
 
+@pytest.mark.slow
 def test_run_leaves_notebooks_pages_figures_and_timings(good):
     _, build, _ = good
     names = {str(path.relative_to(build).as_posix()) for path in build.rglob("*.*")}
@@ -158,6 +160,7 @@ def test_run_leaves_notebooks_pages_figures_and_timings(good):
     assert str(build) not in (build / "notebooks" / "01_good.ipynb").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_run_prints_progress_and_the_table_of_this_run_alone(good):
     _, build, shown = good
     assert "[1/2] 01_good … " in shown

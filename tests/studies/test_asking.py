@@ -17,6 +17,7 @@ def plan(contest_plan) -> Plan:
     return contest_plan
 
 
+@pytest.mark.slow
 def test_a_reference_that_was_trained_on_the_images_is_refused(plan):
     victim = experiment.network(plan, "victim-0")
     again = replace(victim, name="reference")
@@ -27,6 +28,7 @@ def test_a_reference_that_was_trained_on_the_images_is_refused(plan):
         asking.case(plan, victim, [])
 
 
+@pytest.mark.slow
 def test_there_are_eight_networks_of_the_city_and_two_of_the_other(plan):
     with pytest.raises(ValueError, match=r"9 networks, dependent: expected 1\.\.8"):
         experiment.networks(plan, "dependent", 9)
@@ -36,6 +38,7 @@ def test_there_are_eight_networks_of_the_city_and_two_of_the_other(plan):
         experiment.networks(plan, "dependent", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_with_one_network_the_victim_is_the_reference_of_the_shadow(plan):
     victim, (shadow,) = (

@@ -38,6 +38,7 @@ def toy_contest(n: int, seed: int = 0) -> Contest:
 # ---- what was found ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_difficulty_is_the_large_lever(plan):
     victim = experiment.network(plan, "victim-0")
@@ -58,6 +59,7 @@ def test_difficulty_is_the_large_lever(plan):
     assert metrics.balanced_accuracy_at(best.scores, of.member, best.threshold).low > 0.7
 
 
+@pytest.mark.slow
 def test_a_network_that_was_never_trained_on_the_members_is_not_found_to_leak_them(plan):
     """The control: the attacks on a shadow, for the members of the victim."""
     victim = experiment.network(plan, "victim-0")
@@ -70,6 +72,7 @@ def test_a_network_that_was_never_trained_on_the_members_is_not_found_to_leak_th
         assert metrics.auc(found.scores, known.member).contains(0.5), name
 
 
+@pytest.mark.slow
 def test_one_shadow_cannot_teach_the_calibrated_patches(plan):
     with pytest.raises(ValueError, match="another one as its reference"):
         beyond.train_calibrated_patches(plan, "attack-x", experiment.networks(plan, "dependent", 1))
@@ -121,6 +124,7 @@ def test_every_attack_there_is_in_miniature(tmp_path, monkeypatch):
 # ---- lines and files -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_lines_are_what_the_metrics_say(plan):
     of, shadows = toy_contest(300), experiment.networks(plan, "dependent", 1)
     best = of[references.CALIBRATED].scores
@@ -138,6 +142,7 @@ def test_lines_are_what_the_metrics_say(plan):
     assert told.count("\n") == len(found) + 1 and "| - |" in told
 
 
+@pytest.mark.slow
 def test_a_table_is_read_as_it_was_written(plan, tmp_path):
     shadows = experiment.networks(plan, "dependent", 2)
     of = toy_contest(300)

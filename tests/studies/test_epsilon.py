@@ -134,6 +134,7 @@ def test_canaries_for_a_training_without_a_public_network_are_refused(world):
         epsilon.canary_run(plan, "tuned-0", n=63)
 
 
+@pytest.mark.slow
 def test_a_real_training_on_canaries(world, monkeypatch):
     """One epoch without noise, on small pictures: it runs, and proves next to nothing."""
     plan, _ = world

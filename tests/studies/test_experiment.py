@@ -93,6 +93,7 @@ def cache_of(plan: Plan) -> list[Path]:
 # ---- the chain -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_miniature_finds_the_leak(mini):
     table = {row.attack: row for row in rows(mini.contest, "mini")}
@@ -109,6 +110,7 @@ def test_the_miniature_finds_the_leak(mini):
     assert table[patch_attack("concatenation")].auc_low > 0.5
 
 
+@pytest.mark.slow
 def test_a_victim_is_better_on_its_members_and_says_how_it_was_made(mini):
     entry = manifest(mini.plan.weights)["victim-0"]
     found = entry["metrics"]
@@ -118,6 +120,7 @@ def test_a_victim_is_better_on_its_members_and_says_how_it_was_made(mini):
     assert not list((mini.plan.build / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_a_contest_is_asked_by_name(mini):
     chosen = mini.contest[patch_attack("loss map")]
     assert chosen.patch_scores.shape == (160, 6)
@@ -127,6 +130,7 @@ def test_a_contest_is_asked_by_name(mini):
         mini.contest["patches"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_table_with_and_without_the_cache(mini, no_training):
     expected = rows(mini.contest, "mini")
     assert rows(default_contest(mini.plan, "dependent"), "mini") == expected
@@ -140,6 +144,7 @@ def test_the_same_seed_gives_the_same_table_with_and_without_the_cache(mini, no_
     assert not np.array_equal(one, two)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["empty", "half", "text"])
 def test_a_torn_cache_entry_is_computed_again(mini, no_training, damage):
     expected = rows(mini.contest, "mini")
@@ -153,6 +158,7 @@ def test_a_torn_cache_entry_is_computed_again(mini, no_training, damage):
     assert all(path.stat().st_size > 100 for path in cache_of(mini.plan))
 
 
+@pytest.mark.slow
 def test_an_attacker_or_a_network_of_another_recipe_is_refused(mini, no_training):
     other = replace(mini.plan, attack=replace(mini.plan.attack, patch=32))
     with pytest.raises(ValueError, match=r"attack-dependent-loss-map .* another recipe"):
@@ -162,6 +168,7 @@ def test_an_attacker_or_a_network_of_another_recipe_is_refused(mini, no_training
         network(other, "victim-0")
 
 
+@pytest.mark.slow
 def test_a_second_training_trains_only_what_is_missing(copied, no_training, monkeypatch, capsys):
     asked = []
     for module in (experiment, weights):
@@ -184,6 +191,7 @@ def test_a_second_training_trains_only_what_is_missing(copied, no_training, monk
 # ---- what is damaged or does not belong together -------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_corrupt_weight_file_is_named(copied, no_training):
     path = copied.weights / "victim-0.safetensors"
     path.write_bytes(path.read_bytes()[:-7])
@@ -196,6 +204,7 @@ def test_a_corrupt_weight_file_is_named(copied, no_training):
         attacker(copied, "dependent", "loss map", shadows)
 
 
+@pytest.mark.slow
 def test_a_weight_file_without_its_line_in_the_manifest_is_refused(copied, no_training):
     path = copied.weights / "manifest.json"
     entries = json.loads(path.read_text(encoding="utf-8"))
@@ -219,18 +228,21 @@ def test_no_manifest_means_nothing_is_shipped(tmp_path):
     assert manifest(tmp_path) == {} and shipped(tmp_path, "victim-0") is None
 
 
+@pytest.mark.slow
 def test_weights_of_other_members_are_refused(copied, no_training):
     fewer = replace(copied, sizes=replace(copied.sizes, n_members=39))
     with pytest.raises(ValueError, match=r"victim-0 in .* was trained on other scenes"):
         network(fewer, "victim-0")
 
 
+@pytest.mark.slow
 def test_an_attacker_of_other_shadows_is_refused(copied, no_training):
     other = replace(network(copied, SHADOW), sha256="0" * 64)
     with pytest.raises(ValueError, match="attack-dependent-loss-map was trained on other shadows"):
         attacker(copied, "dependent", "loss map", [other])
 
 
+@pytest.mark.slow
 def test_victim_and_shadow_must_not_share_scenes(mini):
     victim, shadow = network(mini.plan, "victim-0"), network(mini.plan, SHADOW)
     check_apart(victim, shadow)
@@ -239,6 +251,7 @@ def test_victim_and_shadow_must_not_share_scenes(mini):
         standard.contest(mini.plan, "dependent", victim, [both])
 
 
+@pytest.mark.slow
 def test_unknown_names_are_named(mini):
     with pytest.raises(ValueError, match=r"unknown network 'victim-9'; known: shadow-dependent-0"):
         network(mini.plan, "victim-9")
@@ -248,6 +261,7 @@ def test_unknown_names_are_named(mini):
         experiment.plan_of("fast")
 
 
+@pytest.mark.slow
 def test_a_contest_needs_a_shadow(mini):
     with pytest.raises(ValueError, match="shadow"):
         standard.contest(mini.plan, "dependent", network(mini.plan, "victim-0"), [])
@@ -326,6 +340,7 @@ def test_every_defended_network_and_its_attackers_are_shipped(entries):
 # ---- CamVid --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_camvid_goes_the_same_way(camvid_root, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path / "build"))

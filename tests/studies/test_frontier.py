@@ -115,6 +115,7 @@ def test_services_are_chosen_by_name_beside_no_defence():
         frontier.named(["top 4"])
 
 
+@pytest.mark.slow
 def test_every_service_meets_both_attackers_and_has_a_price(mini):
     assert list(mini.found) == [service.name for service in CHOSEN]
     for name, of in mini.found.items():
@@ -129,6 +130,7 @@ def test_every_service_meets_both_attackers_and_has_a_price(mini):
         assert 0 <= of.miou <= 1 and 0 <= of.ece <= 1 and of.n_priced == 20
 
 
+@pytest.mark.slow
 def test_without_a_defence_the_scores_are_those_of_the_contest(mini):
     shadows = mini.scenario.shadows("")
     expected = standard.contest(mini.plan, "dependent", mini.scenario.victim(""), shadows)
@@ -138,12 +140,14 @@ def test_without_a_defence_the_scores_are_those_of_the_contest(mini):
         assert found[name].threshold == pytest.approx(expected[name].threshold)
 
 
+@pytest.mark.slow
 def test_a_release_that_keeps_the_classes_keeps_the_mean_iou_and_not_the_calibration(mini):
     plain, argmax, soft = (mini.found[name] for name in ("no defence", "argmax", "temperature 4"))
     assert argmax.miou == pytest.approx(plain.miou) and soft.miou == pytest.approx(plain.miou)
     assert len({plain.ece, argmax.ece, soft.ece}) == 3
 
 
+@pytest.mark.slow
 def test_argmax_leaves_an_error_of_one_minus_the_accuracy(mini):
     victim = mini.scenario.victim("")
     right = total = 0
@@ -156,6 +160,7 @@ def test_argmax_leaves_an_error_of_one_minus_the_accuracy(mini):
     assert mini.found["argmax"].ece == pytest.approx(1 - right / total)
 
 
+@pytest.mark.slow
 def test_a_second_look_comes_from_the_cache_and_is_the_same(mini, monkeypatch):
     no_pass(monkeypatch)
     again = frontier.measure(mini.scenario, CHOSEN, wanted=WANTED, n_priced=20)
@@ -166,6 +171,7 @@ def test_a_second_look_comes_from_the_cache_and_is_the_same(mini, monkeypatch):
             assert np.array_equal(attack.scores, before.adaptive[attack.name].scores)
 
 
+@pytest.mark.slow
 def test_a_service_is_measured_alike_alone_and_beside_others(mini, tmp_path, monkeypatch):
     monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path))
     (alone,) = frontier.measure(mini.scenario, [NOISE], wanted=WANTED, n_priced=20)
@@ -175,12 +181,14 @@ def test_a_service_is_measured_alike_alone_and_beside_others(mini, tmp_path, mon
             assert np.array_equal(attack.scores, before.scores)
 
 
+@pytest.mark.slow
 def test_another_seed_draws_other_noise(mini):
     (other,) = frontier.measure(mini.scenario, [NOISE], wanted=WANTED, n_priced=20, seed=1)
     before = mini.found["noise 0.3"].naive[GLOBAL].scores
     assert not np.array_equal(other.naive[GLOBAL].scores, before)
 
 
+@pytest.mark.slow
 def test_naive_and_adaptive_learn_from_different_answers(mini):
     naive, adaptive = (
         frontier.attackers(mini.scenario, service, WANTED) for service in (NOTHING, NOISE)
@@ -193,6 +201,7 @@ def test_naive_and_adaptive_learn_from_different_answers(mini):
             assert contest[name].threshold == of.thresholds[name]
 
 
+@pytest.mark.slow
 def test_rows_say_who_attacked_and_what_it_costs(mini):
     table = frontier.rows(mini.found.values(), "04_defenses")
     assert len({row.key for row in table}) == len(table)
@@ -208,6 +217,7 @@ def test_rows_say_who_attacked_and_what_it_costs(mini):
     assert text.count("| noise 0.3 | adaptive |") == 3 and text.count("| - | blind base") == 6
 
 
+@pytest.mark.slow
 def test_attackers_of_other_shadows_are_refused(mini, tmp_path):
     spoilt = _copy(mini, tmp_path)
     entries = manifest(spoilt.plan.weights)
@@ -218,6 +228,7 @@ def test_attackers_of_other_shadows_are_refused(mini, tmp_path):
         frontier.attackers(spoilt, NOISE, WANTED)
 
 
+@pytest.mark.slow
 def test_the_regression_survives_being_stored(mini):
     of = frontier.attackers(mini.scenario, NOISE, WANTED).regression
     assert isinstance(of, LinearAttack) and of.scale.dtype == torch.float64
@@ -237,6 +248,7 @@ def test_the_default_services_have_names_and_files_of_their_own():
 # ---- networks ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_tuned_network_ships_only_what_was_tuned_and_keeps_the_public_encoder(mini):
     tuned = protected.network(mini.plan, "victim-0", "tuned-9")
     state, _ = victims.read_weights(mini.plan.weights / "victim-0-tuned-9.safetensors")
@@ -250,6 +262,7 @@ def test_a_tuned_network_ships_only_what_was_tuned_and_keeps_the_public_encoder(
     assert protected.promise(protected.public(mini.plan)) is None
 
 
+@pytest.mark.slow
 def test_from_scratch_there_are_more_members_and_the_first_are_attacked(mini):
     everyone, shown, nonmembers = protected.scenes(mini.plan, "shadow-dependent-0", "scratch-9")
     assert len(everyone()) == 32 and shown.ids == everyone().ids[:16]
@@ -278,6 +291,7 @@ def test_no_scene_has_two_roles():
         taken |= own
 
 
+@pytest.mark.slow
 def test_an_unknown_variant_and_another_recipe_are_refused(mini, monkeypatch):
     with pytest.raises(ValueError, match=r"unknown network victim-0-tuned-7; known: victim-0-drop"):
         protected.network(mini.plan, "victim-0", "tuned-7")
@@ -299,6 +313,7 @@ def _copy(mini: Mini, tmp_path) -> Scenario:
     return frontier.synthstreets(replace(mini.plan, weights=folder))
 
 
+@pytest.mark.slow
 def test_what_was_made_from_a_forgotten_network_goes_with_it(mini, tmp_path):
     plan = _copy(mini, tmp_path).plan
     before = set(manifest(plan.weights))
@@ -312,6 +327,7 @@ def test_what_was_made_from_a_forgotten_network_goes_with_it(mini, tmp_path):
         weights.forget(plan, ["victim-7"])
 
 
+@pytest.mark.slow
 def test_a_worker_trains_a_private_network_and_the_attackers_of_a_service(mini, tmp_path):
     scenario = _copy(mini, tmp_path)
     plan, name = scenario.plan, "victim-0-tuned-9"

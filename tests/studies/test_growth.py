@@ -62,6 +62,7 @@ def point(cell: Cell, auc: str) -> Point:
     return Point(axis=cell.axis, value=cell.value, attack="x", **numbers, **sizes)
 
 
+@pytest.mark.slow
 def test_fewer_members_are_the_first_of_more(mini):
     plan, *_ = mini
     few, others, held_out = growth.scenes(plan, 4)
@@ -71,6 +72,7 @@ def test_fewer_members_are_the_first_of_more(mini):
         growth.scenes(plan, 17)
 
 
+@pytest.mark.slow
 def test_every_cell_has_every_attack_with_its_interval(mini):
     _, cells, points = mini
     assert [(p.axis, p.value, p.attack) for p in points] == [
@@ -82,6 +84,7 @@ def test_every_cell_has_every_attack_with_its_interval(mini):
     assert {p.parameters for p in points} == {points[0].parameters}
 
 
+@pytest.mark.slow
 def test_a_finished_cell_is_not_trained_again_and_a_torn_one_is(mini, monkeypatch):
     plan, cells, points = mini
     monkeypatch.setattr(
@@ -100,6 +103,7 @@ def test_a_finished_cell_is_not_trained_again_and_a_torn_one_is(mini, monkeypatc
     assert json.loads(path.read_text(encoding="utf-8"))["points"]
 
 
+@pytest.mark.slow
 def test_a_table_is_read_as_it_was_written(mini, tmp_path):
     *_, points = mini
     beyond.write(points, tmp_path / "grid.csv")
@@ -116,6 +120,7 @@ def test_a_table_is_read_as_it_was_written(mini, tmp_path):
         beyond.read(tmp_path / "grid.csv", Point)
 
 
+@pytest.mark.slow
 def test_a_cluster_of_two_workers_gives_the_same_rows(mini, tmp_path, monkeypatch):
     from distributed import LocalCluster
 
@@ -128,6 +133,7 @@ def test_a_cluster_of_two_workers_gives_the_same_rows(mini, tmp_path, monkeypatc
     assert plan.build == tmp_path / "build" and (plan.build / "growth" / "default.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_cluster_that_does_not_answer_is_named(mini):
     plan, cells, _ = mini
     with pytest.raises(ConnectionError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):

@@ -39,6 +39,7 @@ def networks(plan):
 # --------------------------------------------------------------------------- the five of them
 
 
+@pytest.mark.slow
 def test_the_five_peers_on_a_shipped_victim(plan, networks):
     victim, *shadows = networks
     recipe = ImageRecipe("resnet10t", pool=4, epochs=2)
@@ -58,6 +59,7 @@ def test_the_five_peers_on_a_shipped_victim(plan, networks):
         assert np.array_equal(a.scores, b.scores) and a.threshold == b.threshold
 
 
+@pytest.mark.slow
 def test_predictions_fit_the_losses(plan, networks):
     shown = asking.loss_outputs(plan, networks[0])
     said = literature.predictions(plan, networks[0])
@@ -69,6 +71,7 @@ def test_predictions_fit_the_losses(plan, networks):
     assert right[losses < np.log(2) - 0.01].all() and not right[losses > np.log(19) + 0.01].any()
 
 
+@pytest.mark.slow
 def test_a_reference_is_asked_about_the_victims_scenes(plan, networks):
     victim, shadow, _ = networks
     said = literature.predictions(plan, victim, shadow)
@@ -78,6 +81,7 @@ def test_a_reference_is_asked_about_the_victims_scenes(plan, networks):
         literature.predictions(plan, victim, replace(victim, name="reference"))
 
 
+@pytest.mark.slow
 def test_without_shadows_or_with_shared_scenes_there_is_no_attack(plan, networks):
     victim, shadow, _ = networks
     with pytest.raises(ValueError, match="no shadow"):
@@ -86,6 +90,7 @@ def test_without_shadows_or_with_shared_scenes_there_is_no_attack(plan, networks
         literature.peer_attacks(plan, victim, [shadow, replace(victim, name="shadow")])
 
 
+@pytest.mark.slow
 def test_dice_of_the_contest_is_that_of_the_posteriors(plan, networks):
     victim = networks[0]
     found = attacks.ask(

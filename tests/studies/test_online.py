@@ -13,6 +13,7 @@ from segleak_utils.studies import Plan, Sizes, experiment, online
 from segleak_utils.victims import Recipe
 
 
+@pytest.mark.slow
 def test_members_learned_by_heart_are_found(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path / "build"))
     monkeypatch.setattr(

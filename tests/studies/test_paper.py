@@ -101,6 +101,7 @@ def test_a_missing_or_broken_setting(tmp_path):
         paper.load(tmp_path / "b.yml")
 
 
+@pytest.mark.slow
 def test_from_the_data_set_to_the_table(tmp_path, build, capsys, monkeypatch):
     root = cityscapes_tree(tmp_path / "cs", 24, 8, size=SIZE)
     path = config(tmp_path)
@@ -190,6 +191,7 @@ def test_from_the_data_set_to_the_table(tmp_path, build, capsys, monkeypatch):
     assert "share 8 images" in error and "cityscapes_membership_victim.txt" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["bdd100k", "mapillary"])
 def test_the_independent_setting(tmp_path, build, capsys, data):
     """Another grid for the shadow than for the victim; Mapillary's labels converted by command."""
@@ -214,6 +216,7 @@ def test_the_independent_setting(tmp_path, build, capsys, data):
     assert {row.setting for row in results.read()} == {"independent"}
 
 
+@pytest.mark.slow
 def test_bad_command_lines(tmp_path, build, capsys):
     path = config(tmp_path)
     for words, said in (
@@ -249,6 +252,7 @@ def test_the_mean_iou_of_a_store_is_that_of_its_predictions(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_worker_that_fails_is_an_error(tmp_path, build, monkeypatch, capsys):
     root = cityscapes_tree(tmp_path / "cs", 24, 8, size=SIZE)
     monkeypatch.setattr(

@@ -18,6 +18,7 @@ from segleak_utils.studies.shelf import manifest
 from segleak_utils.victims import Recipe
 
 
+@pytest.mark.slow
 def test_two_networks_are_trained_in_two_processes(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path / "build"))
     plan = Plan(
@@ -76,6 +77,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGKILL", 9)])
 def test_a_signal_ends_the_training_and_begins_no_other_network(tmp_path, end):

@@ -106,6 +106,7 @@ def _heeds_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.slow
 def test_parallel_drawing_gives_the_same_pixels_and_shows_progress(tmp_path):
     out, err = script(tmp_path, 61).communicate(timeout=60)
     assert out.splitlines()[0] == "script runs" and out.count("script runs") == 1, err
@@ -117,6 +118,7 @@ def test_parallel_drawing_gives_the_same_pixels_and_shows_progress(tmp_path):
         assert torch.equal(parallel[i][1], torch.from_numpy(mask).long())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="sends POSIX signals")
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGKILL", 9)])
 def test_a_drawing_that_is_ended_leaves_no_cache_and_no_worker(tmp_path, end):

@@ -286,6 +286,7 @@ def test_a_training_says_what_it_promises(trained):
     assert model(torch.rand(1, 3, 32, 64)).shape == (1, C, 32, 64)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(trained):
     model, history, _ = trained
     torch.rand(5)  # whatever was drawn before has no part
@@ -303,6 +304,7 @@ def test_the_callers_random_numbers_are_left_alone():
     assert torch.equal(torch.rand(2), expected)
 
 
+@pytest.mark.slow
 def test_training_learns_where_there_is_no_noise():
     private = but(PRIVATE, noise_multiplier=0, epochs=8, lr=3e-3)
     _, history, promised = train(private)
@@ -349,6 +351,7 @@ def test_a_crop_is_a_window_of_the_image_and_its_own_mask():
     assert len(places) > 6  # windows differ from look to look
 
 
+@pytest.mark.slow
 def test_a_crop_is_what_the_network_is_trained_on(monkeypatch):
     seen = watch_losses(monkeypatch)
     train(but(PRIVATE, epochs=1, crop=32), scenes_of(16, height=64, width=96))
@@ -388,6 +391,7 @@ def first_gradient(monkeypatch, private, members, **kwargs) -> torch.Tensor:
 QUIET = but(PRIVATE, noise_multiplier=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("physical", [2, 7, 16])
 def test_unclipped_the_gradient_is_the_sum_over_the_images(monkeypatch, physical):
     # All members at once: 16 in batches of 16 are drawn with certainty. The encoder hands on
@@ -404,6 +408,7 @@ def test_unclipped_the_gradient_is_the_sum_over_the_images(monkeypatch, physical
     assert (found - expected).norm() < 1e-3 * expected.norm()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip_norm", [0.01, 0.5])
 def test_the_sum_of_clipped_gradients_is_bounded(monkeypatch, clip_norm):
     members, seen = scenes_of(16), watch_losses(monkeypatch)  # all are drawn with certainty
@@ -414,6 +419,7 @@ def test_the_sum_of_clipped_gradients_is_bounded(monkeypatch, clip_norm):
     assert loose > found  # the clip has a part in it
 
 
+@pytest.mark.slow
 def test_one_image_more_moves_the_sum_by_no_more_than_the_clip_norm(monkeypatch):
     members = scenes_of(17)
     with_it = first_gradient(monkeypatch, but(QUIET, clip_norm=0.1, batch=17), members)
@@ -422,6 +428,7 @@ def test_one_image_more_moves_the_sum_by_no_more_than_the_clip_norm(monkeypatch)
     assert 0.09 < moved <= 0.1 * 1.001
 
 
+@pytest.mark.slow
 def test_an_image_of_void_alone_does_not_move_the_sum(monkeypatch):
     members = scenes_of(16)
     void = np.full((1, 32, 64), VOID, np.uint8)
@@ -442,6 +449,7 @@ def test_the_noise_has_the_promised_size(monkeypatch):
     assert (other - quiet - noise).std() > 1.5  # another seed, other noise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("physical", [3, 20])
 def test_how_many_images_fit_into_memory_changes_nothing(physical):
     # Augmentation is drawn image by image in the order of the batch, so the parts do not matter.
@@ -457,6 +465,7 @@ def test_how_many_images_fit_into_memory_changes_nothing(physical):
     assert gap < 0.05 * way
 
 
+@pytest.mark.slow
 def test_how_many_images_fit_into_memory_changes_no_gradient(monkeypatch):
     a, b = (
         first_gradient(monkeypatch, but(QUIET, physical=physical), scenes_of())
@@ -497,6 +506,7 @@ def test_all_of_the_network_is_trained_otherwise(trained):
 # ---- checkpoint ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_in_the_weights_of_an_uninterrupted_one(trained, tmp_path, monkeypatch):
     whole, epochs = dpsgd._one_epoch, []
 
@@ -525,6 +535,7 @@ def test_a_resumed_run_ends_in_the_weights_of_an_uninterrupted_one(trained, tmp_
     assert history == trained[1] and promised == trained[2]
 
 
+@pytest.mark.slow
 def test_another_runs_checkpoint_is_not_gone_on_with(tmp_path, monkeypatch):
     epochs = []
     monkeypatch.setattr(

@@ -114,6 +114,7 @@ def test_an_encoder_whose_batchnorm_cannot_be_replaced_is_not_passed_off_as_grou
     assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_dropout_acts_in_training_alone_and_changes_no_name(norm):
     plain = Recipe(**GROUP.model_dump() | {"norm": norm})

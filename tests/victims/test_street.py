@@ -210,6 +210,7 @@ def test_the_loss_is_the_mean_over_labelled_pixels_and_zero_without_any():
     assert loss.item() == 0 and logits.grad.abs().max() == 0
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(alone, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent)]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
