@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,15 @@ from segleak_utils.attacks import patchnets
 from segleak_utils.running import execution
 from segleak_utils.studies import experiment, patchattacks, shelf
 from segleak_utils.studies.plan import WEIGHTS
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """No test hands variables down: a Dask cluster's threads would slow all that come after it."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -148,6 +148,7 @@ def test_relay_reports_a_killed_command_as_shells_do():
     assert run.relay([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]) == 137
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals between processes are POSIX's")
 def test_signals_that_reach_the_relay_alone_end_the_command(tmp_path):
     """SIGTERM at once; SIGINT after a grace, since a terminal sends it to both."""

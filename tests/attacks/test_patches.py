@@ -83,6 +83,7 @@ def leaked():
     return train_attacker(QUICK, [planted(), planted(seed=1)], seed=0, progress=None)
 
 
+@pytest.mark.slow
 def test_a_planted_leak_is_found_in_fresh_outputs(leaked):
     net, history, (scores, member) = leaked
     fresh = planted(seed=2)
@@ -105,6 +106,7 @@ def test_where_nothing_leaks_nothing_is_found():
     assert 0.4 < roc_auc_score(fresh.member, found.mean(1)) < 0.6  # 3 standard errors
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_attacker():
     recipe = AttackRecipe(patch=16, epochs=2, batch=16, width=4)
     nets = [

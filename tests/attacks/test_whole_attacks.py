@@ -30,6 +30,7 @@ def said(seed: int, *, surer: float = 0.0, n: int = N, size: int = 16) -> Output
 # ---- with references ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_all_attacks_with_references_find_a_leak_and_nothing_where_there_is_none():
     learned = [toy_case(200, seed, k=3, leak=0.1) for seed in (1, 2)]
     for leak, finds in ((0.1, True), (0.0, False)):
@@ -95,6 +96,7 @@ def test_the_same_images_are_alike_and_others_are_not():
 # ---- without references -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bars_from_outputs_find_a_leak_and_the_blind_one_does_not():
     shown, shadows = said(0, surer=0.3), [said(1, surer=0.3), said(2, surer=0.3)]
     rng = np.random.default_rng(0)
@@ -108,6 +110,7 @@ def test_bars_from_outputs_find_a_leak_and_the_blind_one_does_not():
     assert metrics.auc(blind.scores, of.member).contains(0.5)
 
 
+@pytest.mark.slow
 def test_what_is_learned_is_the_regression_and_its_threshold_is_out_of_fold():
     rng = np.random.default_rng(1)
     member = np.arange(100) < 50
@@ -121,6 +124,7 @@ def test_what_is_learned_is_the_regression_and_its_threshold_is_out_of_fold():
 # ---- those of other papers ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_peers_run_on_outputs_alone():
     recipe = peers.ImageRecipe("resnet10t", epochs=1, batch=16, lr=3e-3, select_share=0.25)
     shown, shadows = said(0, surer=0.8, size=32), [said(1, surer=0.8, size=32)]
@@ -152,6 +156,7 @@ def test_a_whole_image_attack_keeps_scores_and_takes_the_threshold_from_those_ke
     assert net(torch.zeros(2, 6, 32, 32)).shape == (2, 2)
 
 
+@pytest.mark.slow
 def test_label_only_is_learned_from_errors():
     rng = np.random.default_rng(0)
     member = np.arange(80) < 40
@@ -163,6 +168,7 @@ def test_label_only_is_learned_from_errors():
 # ---- networks -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_mixed_logits_are_the_networks_own_up_to_bf16():
     net = patchnets.deep_stem_resnet50(1).eval()
     patches = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))

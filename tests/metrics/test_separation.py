@@ -221,6 +221,7 @@ def test_the_bootstrap_is_the_resampled_auc():
     assert (x.low, x.high) == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_paired_interval_covers_the_truth():
     truth = norm.cdf(0.8 / np.sqrt(2)) - norm.cdf(0.4 / np.sqrt(2))
     hits = 0

@@ -203,6 +203,7 @@ def test_slow_cell_is_stopped(tmp_path):
         execution.run_notebooks(tmp_path, tmp_path / "build", cell_timeout=1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals between processes are POSIX's")
 def test_ctrl_c_leaves_neither_kernel_nor_half_a_file(tmp_path):
     marker = tmp_path / "kernel.pid"

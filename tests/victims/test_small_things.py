@@ -28,6 +28,7 @@ def test_alone_this_is_the_first_process_of_one():
     assert processes.device() == victims.best_device()
 
 
+@pytest.mark.slow
 def test_deep_features_have_mean_0_and_deviation_1_and_lie_on_the_grid():
     recipe = victims.Recipe(encoder="tu-mobilenetv3_small_050", decoder_channels=8, n_classes=3)
     model = victims.build_victim(recipe)
