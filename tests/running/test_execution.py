@@ -34,7 +34,7 @@ ROW = dict(
 )
 GOOD = """
 import sys, os, json, segleak_utils
-from segleak_utils import results
+from segleak_utils.running import results
 row = json.loads(ROW)
 results.record([results.ResultRow(**row, note=str(size))])
 print(sys.executable, os.getcwd(), size)
