@@ -78,6 +78,7 @@ def test_one_shadow_cannot_teach_the_calibrated_patches(plan):
         beyond.train_calibrated_patches(plan, "attack-x", experiment.networks(plan, "dependent", 1))
 
 
+@pytest.mark.slow
 def test_every_attack_there_is_in_miniature(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path / "build"))
     monkeypatch.setattr(

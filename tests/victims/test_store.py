@@ -184,6 +184,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
 def test_the_peak_of_memory_does_not_grow_with_the_number_of_images(tmp_path):
     for part in ("img", "lab"):

@@ -234,6 +234,7 @@ def test_two_processes_train_what_one_does(alone, tmp_path, monkeypatch):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [{}, {"arch": "deeplabv3plus", "norm": "batch", "workers": 2}],
