@@ -45,16 +45,3 @@ def test_classes_must_agree():
     for names in (("road",), ("road", "bus")):
         with pytest.raises(ValueError, match="victim_members and shadow_nonmembers have different"):
             Split(*lists, scenes_of(["x"], names))
-
-
-@pytest.fixture
-def drawn(monkeypatch) -> list:
-    """Ranges that are asked for, instead of pictures."""
-    calls = []
-
-    def synthstreets(city, seed, start, count, *, root, progress):
-        calls.append((city, seed, start, count))
-        return scenes_of([f"{city}-s{seed}-{i:06}" for i in range(start, start + count)])
-
-    monkeypatch.setattr("segleak_utils.synthstreets.source.draw", synthstreets)
-    return calls
