@@ -6,11 +6,7 @@ train a victim, and give a figure, without anyone noticing.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -22,7 +18,7 @@ from tqdm.std import tqdm
 from segleak_utils.data.classes import VOID
 from segleak_utils.data.imagefiles import Pair, expect_folders, read_labels
 from segleak_utils.data.whole import replace_file
-from segleak_utils.data.workers import follow_parent, lean_children
+from segleak_utils.data.workers import in_processes
 
 MAPILLARY_TRAIN_IDS = (
     (13, 41, 24), (15, 2), (17,), (6,), (3,), (45, 47), (48,), (50,), (30,), (29,),
@@ -129,26 +125,10 @@ def convert_mapillary(
         kept += sum(name in there for name in names)
     interval = 0.2 if sys.stderr.isatty() else 5
     bar = partial(tqdm, desc="labels", total=len(jobs) + kept, initial=kept, unit="file")
-    with closing(_convert_all(jobs, workers)) as done:
+    with closing(in_processes(_convert_file, jobs, workers)) as done:
         for _ in bar(done, mininterval=interval, disable=not progress):
             pass
     return len(jobs), kept
-
-
-def _convert_all(jobs: list[Pair], workers: int | None) -> Iterator[None]:
-    workers = min(workers or os.cpu_count() or 1, len(jobs), 61)  # 61: the limit on Windows
-    if workers <= 1:
-        yield from map(_convert_file, jobs)
-        return
-    # spawn: forking beside torch's threads may deadlock
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, spawn, initializer=follow_parent)
-    try:
-        with lean_children():  # map starts all workers before it returns
-            done = pool.map(_convert_file, jobs)
-        yield from done
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _convert_file(job: Pair) -> None:

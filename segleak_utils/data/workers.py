@@ -7,9 +7,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
+MOST = 61  # the limit on Windows
+Job, Made = TypeVar("Job"), TypeVar("Made")
 THREADS = [f"{library}_NUM_THREADS" for library in ("OMP", "OPENBLAS", "MKL", "VECLIB")]
 
 
@@ -22,7 +26,7 @@ def end_with_parent() -> None:
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def follow_parent() -> None:
+def _follow_parent() -> None:
     """The same, and leave Ctrl-C to the parent, who tells the workers when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
@@ -47,3 +51,25 @@ def lean_children() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def in_processes(
+    work: Callable[[Job], Made], jobs: Sequence[Job], workers: int | None, *, chunksize: int = 1
+) -> Iterator[Made]:
+    """What `work`, which must be picklable, makes of the jobs, in order; None: a worker a core.
+
+    With one worker all is done here. Closing the iterator cancels what has not begun, and waits.
+    """
+    workers = min(workers or os.cpu_count() or 1, MOST, len(jobs))
+    if workers <= 1:
+        yield from map(work, jobs)
+        return
+    # spawn: forking beside torch's threads may deadlock
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, spawn, initializer=_follow_parent)
+    try:
+        with lean_children():  # map starts all workers before it returns
+            made = pool.map(work, jobs, chunksize=chunksize)
+        yield from made
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import seaborn as sns
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -20,12 +21,7 @@ def render_difficulty(theirs: np.ndarray, own: np.ndarray, member: np.ndarray) -
     """The victim's global loss of each image against that of references, float [N] both."""
     figure, axes = axes_of(figsize=(6.6, 5.4))
     axis = axes[0, 0]
-    for kind, colour, marker, name, size in (
-        (~member, NONMEMBER, "x", "non-members", 9),
-        (member, MEMBER, "o", "members", 13),
-    ):
-        axis.scatter(theirs[kind], own[kind], s=size, c=colour, marker=marker, alpha=0.5, lw=0.8,
-                     label=f"{name} ({kind.sum()})", rasterized=True)  # fmt: skip
+    _scatter(axis, theirs, own, member, alpha=0.5)
     ends = [min(theirs.min(), own.min()), np.quantile(np.concatenate([theirs, own]), 0.998)]
     axis.plot(ends, ends, color="#444444", lw=1, ls="--", label="equal")
     axis.set(xlim=ends, ylim=ends, xlabel="mean loss to networks that never saw it (nats)")
@@ -74,18 +70,23 @@ def render_two_attackers(
     """Scores of the same images by two attackers; lines: where each accuses `fpr` of the others."""
     figure, axes = axes_of(figsize=(6.4, 5.4))
     axis = axes[0, 0]
-    for kind, colour, marker, name, size in (
-        (~member, NONMEMBER, "x", "non-members", 9),
-        (member, MEMBER, "o", "members", 13),
-    ):
-        axis.scatter(a[kind], b[kind], s=size, c=colour, marker=marker, alpha=0.55, lw=0.8,
-                     label=f"{name} ({kind.sum()})", rasterized=True)  # fmt: skip
+    _scatter(axis, a, b, member, alpha=0.55)
     axis.axvline(thresholds[0], color="#444444", lw=1, ls="--")
     axis.axhline(thresholds[1], color="#444444", lw=1, ls="--")
     axis.set(xlabel="score by the first attacker", ylabel="score by the second attacker")
     axis.set_title(f"upper right: accused by both (each line: {fpr:.0%} of the non-members)")
     axis.legend(loc="upper left", markerscale=1.6)
     return figure
+
+
+def _scatter(axis: Axes, x: np.ndarray, y: np.ndarray, member: np.ndarray, alpha: float) -> None:
+    """A mark an image, members over non-members; a picture, not paths, for there are thousands."""
+    for kind, colour, marker, name, size in (
+        (~member, NONMEMBER, "x", "non-members", 9),
+        (member, MEMBER, "o", "members", 13),
+    ):
+        axis.scatter(x[kind], y[kind], s=size, c=colour, marker=marker, alpha=alpha, lw=0.8,
+                     label=f"{name} ({kind.sum()})", rasterized=True)  # fmt: skip
 
 
 @styled

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
 import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -19,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.std import tqdm
 
-from segleak_utils.data.workers import follow_parent, lean_children
+from segleak_utils.data.workers import in_processes
 
 Drawn = tuple[np.ndarray, np.ndarray]
 FEW = 60  # fewer scenes than this are drawn here: starting processes costs more than it saves
@@ -49,31 +46,13 @@ def drawn_once(
     # A text bar: in notebooks that run headlessly a widget bar would freeze at 0 %.
     interval = 0.2 if sys.stderr.isatty() else 5
     bar = partial(tqdm, desc=folder.name, total=len(indices), unit="scene", mininterval=interval)
-    with closing(_draw(draw, indices, workers)) as scenes:
+    workers = workers if len(indices) >= FEW else 1
+    with closing(in_processes(draw, indices, workers, chunksize=25)) as scenes:
         _write_cache(folder, bar(scenes, disable=not progress), (len(indices), *grid))
     drawn = _open_cache(folder)
     if drawn is None:
         raise OSError(f"{folder}: what was just written does not read back; is the disk full?")
     return drawn
-
-
-def _draw(
-    draw: Callable[[int], Drawn], indices: range, workers: int | None = None
-) -> Iterator[Drawn]:
-    """Results of `draw` in order, by parallel processes if there is enough to draw."""
-    workers = min(workers or os.cpu_count() or 1, 61)  # 61: the limit on Windows
-    if workers == 1 or len(indices) < FEW:
-        yield from map(draw, indices)
-        return
-    # spawn: forking beside torch's threads may deadlock
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, spawn, initializer=follow_parent)
-    try:
-        with lean_children():  # map starts all workers before it returns
-            results = pool.map(draw, indices, chunksize=25)
-        yield from results
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _write_cache(folder: Path, drawn: Iterable[Drawn], shape: tuple[int, int, int]) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
+import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ from PIL import Image
 
 from segleak_utils import data
 from segleak_utils.data import examples, imagefiles, labels
-from segleak_utils.data.workers import THREADS, end_with_parent, follow_parent, lean_children
+from segleak_utils.data.workers import THREADS, end_with_parent, in_processes, lean_children
 
 
 def pair_of(tmp_path, height=2, width=3):
@@ -92,7 +96,39 @@ def test_lean_children_find_one_thread_and_everything_is_put_back(monkeypatch):
     assert os.environ[THREADS[0]] == "7" and THREADS[1] not in os.environ
 
 
-def test_only_a_child_has_a_parent_to_follow():
-    """What workers do when the parent goes: the tests of the sources and of the trainings."""
-    for start in (end_with_parent, follow_parent):
-        assert callable(start)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_jobs_are_done_in_order_by_processes_of_their_own(workers):
+    jobs = range(7)
+    made = list(in_processes(_done_by, jobs, workers, chunksize=2))
+    assert [job for job, _, _ in made] == list(jobs)
+    assert ({os.getpid()} == {pid for _, pid, _ in made}) == (workers == 1)
+    assert workers == 1 or {threads for _, _, threads in made} == {"1"}
+    with closing(in_processes(_done_by, jobs, workers)) as begun:
+        assert next(begun)[0] == 0
+
+
+def _done_by(job: int) -> tuple[int, int, str | None]:
+    return job, os.getpid(), os.environ.get(THREADS[0])
+
+
+def _wait_for_the_parent_to_go(after: float = 60.0) -> None:
+    end_with_parent()
+    print("waits", flush=True)
+    time.sleep(after)
+
+
+def test_a_worker_ends_with_its_parent_even_if_that_is_killed():
+    script = """
+import multiprocessing, test_files
+child = multiprocessing.get_context("spawn").Process(target=test_files._wait_for_the_parent_to_go)
+child.start()
+child.join()
+"""
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=here) as parent:
+        assert parent.stdout.readline() == "waits\n"
+        parent.kill()
+        started = time.monotonic()
+        assert parent.stdout.read() == ""  # at its end both have let go of the pipe
+    assert time.monotonic() - started < 20

@@ -3,25 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from toy_rows import ROW
 
 from segleak_utils.running import results
-
-ROW = dict(
-    notebook="01_good",
-    victim="v0",
-    setting="dependent",
-    attack="global loss",
-    representation="loss",
-    n_members=300,
-    n_nonmembers=2000,
-    auc=0.625,
-    auc_low=0.6,
-    auc_high=0.65,
-    tpr_at_1pct=0.03,
-    tpr_low=0.01,
-    tpr_high=0.05,
-)
-
 
 # --- the table ----------------------------------------------------------------------------------
 

@@ -34,9 +34,8 @@ def test_synthstreets_is_the_renderer_cached(tmp_path, monkeypatch):
     shifted = synth(tmp_path, 6)  # an index is the identity of a scene, however the range is cut
     assert shifted.ids[0] == scenes.ids[1] and torch.equal(shifted[0][0], scenes[1][0])
     assert shifted.subset([0, 1]).digest == scenes.subset([1, 2]).digest
-    monkeypatch.setattr(
-        "segleak_utils.synthstreets.cache._draw", None
-    )  # the second time nothing is drawn
+    # the second time nothing is drawn
+    monkeypatch.setattr("segleak_utils.synthstreets.cache.in_processes", None)
     assert torch.equal(synth(tmp_path, 5)[1][0], scenes[1][0])
 
 
@@ -65,11 +64,11 @@ def test_a_torn_or_stale_cache_is_drawn_again(tmp_path, damage):
 
 
 def test_a_failed_drawing_leaves_nothing(tmp_path, monkeypatch):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         yield render_scene("harbour", 0, 0, 32, 64)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segleak_utils.synthstreets.cache._draw", interrupted)
+    monkeypatch.setattr("segleak_utils.synthstreets.cache.in_processes", interrupted)
     with pytest.raises(KeyboardInterrupt):
         synth(tmp_path)
     assert list((tmp_path / "synthstreets").iterdir()) == []
