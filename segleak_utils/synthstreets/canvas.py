@@ -46,8 +46,8 @@ LOOK_ALIKES = {
 
 
 PPM = 12  # façade textures: pixels per metre
-# (multiplier, glass) float32 [height * PPM, length * PPM], see-through where glass < 0
-Texture = tuple[np.ndarray, np.ndarray, bool]
+# (multiplier, glass or None) float32 [height * PPM, length * PPM], see-through where glass < 0
+Texture = tuple[np.ndarray, np.ndarray | None, bool]
 
 
 @cache
@@ -106,15 +106,14 @@ def facade(number: int) -> Texture:
 def plain(kind: str) -> Texture:
     """Texture of a `wall`, `hedge` or one of two fences; glass < 0 is see-through."""
     rows, cols = 40 * PPM, 24 * PPM
-    mul = 1 + 0.12 * noise(12, 512, 0.7)[:rows, :cols]
-    glass = np.zeros((rows, cols), np.float32)
+    mul, glass = 1 + 0.12 * noise(12, 512, 0.7)[:rows, :cols], None
     if kind == "wall":
         mul[::6] *= 0.8
         mul[::12, ::9] *= 0.8
     elif kind == "hedge":
         mul = 0.85 + 0.4 * noise(13, 512, 0.8)[:rows, :cols]
     elif kind == "rails":
-        glass -= 1
+        glass = np.full((rows, cols), -1, np.float32)
         glass[:, ::5] = glass[:, 1::5] = 0
         glass[2:4] = glass[11:13] = 0
     else:  # planks
@@ -129,7 +128,8 @@ def pick(rng: np.random.Generator, items: Sequence):
 
 def vary(rng: np.random.Generator, rgb: Rgb, amount: float = 0.08) -> Rgb:
     """A colour of one's own: brightness and hue vary."""
-    k, (a, b, c) = 1 + 2 * amount * (rng.random() - 0.5), amount * (rng.random(3) - 0.5)
+    u = rng.random(4).tolist()
+    k, (a, b, c) = 1 + 2 * amount * (u[0] - 0.5), [amount * (v - 0.5) for v in u[1:]]
     return (rgb[0] * k + a, rgb[1] * k + b, rgb[2] * k + c)
 
 
@@ -139,23 +139,23 @@ class Canvas:
     def __init__(self, rng: np.random.Generator, city: City, height: int, width: int) -> None:
         self.rng, self.city = rng, city
         self.h, self.w = 2 * height, 2 * width
-        u = rng.random(12)
+        u = rng.random(12).tolist()  # Python's numbers: NumPy's scalars take five times as long
         self.f = self.w * (0.75 + 0.35 * u[0])
         self.cx = self.w * (0.5 + 0.16 * (u[1] - 0.5))
         self.hy = self.h * (0.42 + 0.1 * (u[2] - 0.5))
         self.eye = 1.25 + 0.4 * u[3]
-        self.bend = 0.0012 * rng.standard_normal() if u[4] < 0.5 else 0.0
+        self.bend = 0.0012 * float(rng.standard_normal()) if u[4] < 0.5 else 0.0
         self.half = city.road[0] + (city.road[1] - city.road[0]) * u[5]
         self.x0 = self.half * (0.25 + 0.3 * u[6])
         self.weather = int(np.searchsorted(np.cumsum(city.weather), u[7] * 0.999))
-        clear, overcast, haze, rain, dusk = np.arange(5) == self.weather
+        clear, overcast, haze, rain, dusk = (kind == self.weather for kind in range(5))
         self.wet, self.dusk = bool(rain), bool(dusk)
         self.sun = -1.0 if u[8] < 0.5 else 1.0  # side the sun stands on
         self.direct = (0.55 + 0.3 * u[9]) if clear else 0.05 if not dusk else 0.12
         base = 0.5 if clear else 0.75 if overcast or haze else 0.55 if rain else 0.36
         warmth = 0.1 * (u[10] - 0.4) + (0.08 if dusk else 0)
-        self.ambient = base * np.array([1 + warmth, 1.0, 1.04 - warmth])
-        self.sunlight = self.direct * np.array([1.08, 1.0, 0.86])
+        self.ambient = (base * (1 + warmth), base * 1.0, base * (1.04 - warmth))
+        self.sunlight = (self.direct * 1.08, self.direct * 1.0, self.direct * 0.86)
         sight = 45 if haze else 90 if rain else 160 if overcast else 260
         self.sight = sight * (0.6 + 0.8 * u[11])
         self.fog = {0: (0.7, 0.77, 0.86), 1: (0.72, 0.73, 0.74), 2: (0.75, 0.76, 0.76),
@@ -166,7 +166,8 @@ class Canvas:
         self.rails = -0.45 * self.half if rng.random() < city.rails else 0.0  # x of a tram track
         self.cross = rng.uniform(12, 40) if rng.random() < 0.45 else 0.0  # z of a side street
         self.skyline = np.full(self.w, 1e9, np.float32)
-        self.rgb = np.zeros((self.h, self.w, 3), np.uint8)
+        # a plane a colour: innermost loops over three colours would take most of the time
+        self.rgb = np.zeros((3, self.h, self.w), np.uint8)
         self.lab = np.full((self.h, self.w), SKY, np.uint8)
 
     def project(self, x: float, z: float, y: float = 0.0) -> Point:
@@ -174,15 +175,15 @@ class Canvas:
         k = self.f / z
         return self.cx + k * (x - self.x0 + self.bend * z * z), self.hy + k * (self.eye - y)
 
-    def light(self, facing: float) -> np.ndarray:
-        """Light [3] on a face: 1 turned to the sun, 0 away from it."""
-        return self.ambient + facing * self.sunlight
+    def light(self, facing: float) -> Rgb:
+        """Light on a face: 1 turned to the sun, 0 away from it."""
+        return tuple(a + facing * s for a, s in zip(self.ambient, self.sunlight, strict=True))
 
     def shade(self, rgb: Rgb, z: float, facing: float = 0.4) -> tuple[int, int, int]:
         t = math.exp(-z / self.sight)
-        a, s, g = self.ambient, self.sunlight, self.fog
-        mixed = (t * rgb[i] * (a[i] + facing * s[i]) + (1 - t) * g[i] for i in range(3))
-        return tuple(max(0, min(255, int(255 * value))) for value in mixed)
+        mixed = zip(rgb, self.ambient, self.sunlight, self.fog, strict=True)
+        seen = [int(255 * (t * own * (a + facing * s) + (1 - t) * fog)) for own, a, s, fog in mixed]
+        return tuple([0 if value < 0 else min(value, 255) for value in seen])
 
     def annotate(self, label: int, size: float = 1e9) -> int | None:
         """The label a human gives an object `size` picture rows high; None is left out."""
@@ -196,7 +197,8 @@ class Canvas:
 
     def start_objects(self) -> None:
         """From arrays to Pillow: the ground and the façades are done, objects follow."""
-        self.picture, self.mask = Image.fromarray(self.rgb), Image.fromarray(self.lab)
+        self.picture = Image.merge("RGB", [Image.fromarray(plane) for plane in self.rgb])
+        self.mask = Image.fromarray(self.lab)
         self._ink, self._label = ImageDraw.Draw(self.picture), ImageDraw.Draw(self.mask)
 
     def poly(self, points: Sequence[Point], ink, label: int | None = None) -> None:
@@ -224,21 +226,30 @@ class Canvas:
 # ---------------------------------------------------------------- sky, ground, façades (arrays)
 
 
+def doubled(columns: np.ndarray) -> np.ndarray:
+    """Every column uint8 [h, w] twice: [h, 2w]."""
+    return (columns.astype(np.uint16) * np.uint16(257)).view(np.uint8)
+
+
 def paint_sky(c: Canvas) -> None:
     """Gradient and clouds."""
     rows = max(1, min(c.h, int(c.hy) + 4))
     zenith = {0: (0.3, 0.5, 0.82), 1: (0.78, 0.8, 0.83), 2: (0.8, 0.8, 0.79),
               3: (0.55, 0.58, 0.62), 4: (0.2, 0.22, 0.36)}[c.weather]  # fmt: skip
     low = (0.85, 0.55, 0.42) if c.dusk else np.minimum(np.array(c.fog) * 1.12, 1)
-    t = np.linspace(0, 1, rows, dtype=np.float32)[:, None, None] ** 1.4
-    sky = np.asarray(vary(c.rng, zenith, 0.1), np.float32) * (1 - t) + np.float32(low) * t
+    t = np.linspace(0, 1, rows, dtype=np.float32)[:, None] ** 1.4
+    high = vary(c.rng, zenith, 0.1)
     i, j = c.rng.integers(0, 512, 2)
     v, u = (i + np.arange(rows) * 2) & 511, (j + np.arange(0, c.w, 2)) & 511
-    cloud = noise(1, 512, 1.6)[v[:, None], u][..., None]
+    cloud = noise(1, 512, 1.6)[v[:, None], u]
     thick = np.clip(cloud * 0.35 + (0.05 if c.weather == 0 else 0.2), 0, 0.6)
     grey = np.float32(0.95 if c.weather < 3 else 0.45)
-    shown = np.clip(255 * (sky + thick * (grey - sky)), 0, 255).astype(np.uint8)
-    c.rgb[:rows] = shown.repeat(2, axis=1)
+    for plane, above, below in zip(c.rgb, high, low, strict=True):
+        sky = np.float32(above) * (1 - t) + np.float32(below) * t
+        shown = thick * (grey - sky)
+        shown += sky
+        shown *= 255
+        plane[:rows] = doubled(np.clip(shown, 0, 255, out=shown).astype(np.uint8))
 
 
 def paint_ground(c: Canvas, edges, kinds, colours, shadow: np.ndarray) -> None:
@@ -253,27 +264,32 @@ def paint_ground(c: Canvas, edges, kinds, colours, shadow: np.ndarray) -> None:
     u = np.arange(0.5, c.w, 2, dtype=np.float32)[None] - np.float32(c.cx)
     x = u * (z / np.float32(c.f)) + (np.float32(c.x0) - np.float32(c.bend) * z * z)
     i, j = rng.integers(0, 512, 2)
-    tu, tv = (x * 9).astype(np.int32) + j, ((z * 9).astype(np.int32) + i) & 511
-    fine = noise(2, 512, 0.3)[tv, tu & 511]
-    coarse = noise(3, 512, 1.3)[((z * 2).astype(np.int32) + i) & 511, (tu >> 2) & 511]
+    tu, tv = (x * 9).astype(np.intp) + j, ((z * 9).astype(np.intp) + i) & 511
+    fine = noise(2, 512, 0.3).ravel().take((tv << 9) + (tu & 511), mode="clip")
+    far = ((z * 2).astype(np.intp) + i) & 511
+    coarse = noise(3, 512, 1.3).ravel().take((far << 9) + ((tu >> 2) & 511), mode="clip")
+    ragged = x + 0.08 * coarse if TERRAIN in kinds else x
     strip = np.zeros(x.shape, np.uint8)
     for edge, left, right in zip(edges, kinds, kinds[1:], strict=False):
-        strip += ((x + 0.08 * coarse) if TERRAIN in (left, right) else x) > np.float32(edge)
+        strip += (ragged if TERRAIN in (left, right) else x) > np.float32(edge)
     if c.cross:
         strip[(z[:, 0] > c.cross) & (z[:, 0] < c.cross + 7)] = kinds.index(ROAD)
-    road = strip == kinds.index(ROAD)
-    rough = np.array([0.22 if k == TERRAIN else 0.055 for k in kinds], np.float32)[strip]
-    value = 1 + rough * (fine * (1 / (1 + z / 25)) + coarse)
+    road, of_strip = strip == kinds.index(ROAD), strip.astype(np.intp)
+    value = fine * (1 / (1 + z / 25))
+    value += coarse
+    rough = np.array([0.22 if k == TERRAIN else 0.055 for k in kinds], np.float32)
+    value *= rough.take(of_strip, mode="clip")
+    value += 1
     across = np.abs(x)
     if c.cobbled:
         joint = ((x * 5).astype(np.int32) + (z * 4).astype(np.int32)) & 1
         value -= road * joint * (0.12 / (1 + z / 8))
-    paved = np.array([k == SIDEWALK for k in kinds])[strip]
-    slab = (((x * 1.4) % 1) < 0.12) | (((z * 1.1) % 1) < 0.12)
+    paved = np.array([k == SIDEWALK for k in kinds]).take(of_strip, mode="clip")
+    slab = (_fraction(x * 1.4) < 0.12) | (_fraction(z * 1.1) < 0.12)
     value -= (slab & paved) * (0.16 / (1 + z / 12))
     value *= 1 - np.float32(0.35) * (np.abs(across - np.float32(c.half)) < 0.12)  # kerbs
     value -= 0.07 * (road & (np.abs(np.abs(x - np.float32(c.x0)) - 0.8) < 0.25))  # wheel tracks
-    colour = np.array(colours, np.float32)[strip] * value[..., None]
+    paint = rail = None
     if not c.cobbled:
         phase = rng.random() * 6
         paint = (across < 0.09) & (((z + phase) % 6 < 3) | (phase < 1.5))
@@ -281,28 +297,41 @@ def paint_ground(c: Canvas, edges, kinds, colours, shadow: np.ndarray) -> None:
             side = c.half - 0.35 - 2.0 * (phase > 4.5)
             paint |= np.abs(across - np.float32(side)) < 0.07
         if c.cross and phase > 2:
-            paint |= (np.abs(z - c.cross + 2.2) < 1.5) & ((x % 1.0) < 0.5)
+            paint |= (np.abs(z - c.cross + 2.2) < 1.5) & (_fraction(x) < 0.5)
         paint &= road & (fine + coarse > -1.8)
-        colour[paint] = colour[paint] * 0.3 + 0.5
     if c.rails:
-        rail = np.abs(np.abs(x - np.float32(c.rails)) - 0.72) < 0.06
-        colour[rail & road] = (0.3, 0.29, 0.28)
-    if c.wet:
-        colour *= np.where(road, np.float32(0.7), np.float32(0.85))[..., None]
+        rail = road & (np.abs(np.abs(x - np.float32(c.rails)) - 0.72) < 0.06)
     blocks = np.sign(noise(4, 512, 1.0)[(z[:, :1] * 0.7).astype(int) & 511, i])
-    front = edges[-1] if c.sun > 0 else -edges[0]
-    sunny = (x * c.sun < front - c.reach * (1 + 0.4 * blocks)) * np.float32(0.72) + 0.03
+    front = np.float64(edges[-1] if c.sun > 0 else -edges[0])
+    sunny = (x * np.float32(c.sun) < front - c.reach * (1 + 0.4 * blocks)) * np.float32(0.72)
+    sunny += np.float32(0.03)
     fade = np.exp(-z / np.float32(c.sight))
     dark = (1 - shadow[top:] * np.float32(0.75 if c.weather == 0 else 0.6)) * (255 * fade)
-    colour *= dark[..., None]
-    lit = sunny[..., None] * np.float32(c.sunlight)
-    lit += np.float32(c.ambient)
-    colour *= lit
-    colour += (255 * (1 - fade))[..., None] * np.float32(c.fog)
-    np.clip(colour, 0, 255, out=colour)
-    c.rgb[top:] = colour.astype(np.uint8).repeat(2, axis=1)
+    wet = np.where(road, np.float32(0.7), np.float32(0.85)) if c.wet else None
+    palette = np.array(colours, np.float32).T
+    lights = zip(palette, (0.3, 0.29, 0.28), c.sunlight, c.ambient, c.fog, strict=True)
+    for plane, (own, steel, sunlight, ambient, fog) in zip(c.rgb, lights, strict=True):
+        colour = own.take(of_strip, mode="clip")
+        colour *= value
+        if paint is not None:
+            colour[paint] = colour[paint] * 0.3 + 0.5
+        if rail is not None:
+            colour[rail] = steel
+        if wet is not None:
+            colour *= wet
+        colour *= dark
+        lit = sunny * np.float32(sunlight)
+        lit += np.float32(ambient)
+        colour *= lit
+        colour += (255 * (1 - fade)) * np.float32(fog)
+        plane[top:] = doubled(np.clip(colour, 0, 255, out=colour).astype(np.uint8))
     label = np.array([c.annotate(k) for k in kinds], np.uint8)
-    c.lab[top:] = label[strip].repeat(2, axis=1)
+    c.lab[top:] = doubled(label.take(of_strip, mode="clip"))
+
+
+def _fraction(x: np.ndarray) -> np.ndarray:
+    """``x % 1``, without its test of every number's sign."""
+    return x - np.floor(x)
 
 
 def paint_wall(
@@ -323,11 +352,16 @@ def paint_wall(
     t = (np.arange(lo, hi, dtype=np.float32) - np.float32(ua)) / np.float32(ub - ua)
     z = 1 / (1 / a[1] + t * np.float32(1 / b[1] - 1 / a[1]))
     length = math.dist(a, b)
-    s = t * z * np.float32(length / b[1])
+    s = t * z
+    s *= np.float32(length / b[1])
     shift = int(c.rng.random() * 288)
-    rise = height + np.float32(roof[0]) * np.minimum(np.minimum(s, length - s) / 2, 1)
+    rise = height
+    if roof[0]:
+        rise = rise + np.float32(roof[0]) * np.minimum(np.minimum(s, length - s) / 2, 1)
     if ragged:
-        rise += np.float32(ragged) * noise(5, 512, 1.0)[shift, (s * 14).astype(np.int32) & 511]
+        rise = (
+            rise + np.float32(ragged) * noise(5, 512, 1.0)[shift, (s * 14).astype(np.int32) & 511]
+        )
     top = np.float32(c.hy) + np.float32(c.f) * (np.float32(c.eye) - rise) / z
     seen = np.flatnonzero((top < skyline[lo:hi]) & (top < c.h))
     if not len(seen):
@@ -343,28 +377,35 @@ def paint_wall(
     y = np.float32(c.eye) - (v - np.float32(c.hy)) * (z / np.float32(c.f))
     mul, glass, see_through = texture
     col = ((s * PPM).astype(np.int32) + shift) % mul.shape[1]
-    at = np.clip((y * PPM).astype(np.int32), 0, mul.shape[0] - 1)
+    at = (y * PPM).astype(np.intp)
     at *= mul.shape[1]
     at += col
-    m, g = mul.ravel()[at], glass.ravel()[at]
-    inside = (v >= top) & (v <= limit)
-    fade = (255 * np.exp(-z / np.float32(c.sight)))[:, None]
-    light = c.light(facing)
+    # what lies above or below the texture is outside, whatever is taken for it
+    m = mul.ravel().take(at, mode="clip")
+    g = None if glass is None else glass.ravel().take(at, mode="clip")
+    inside = v >= top
+    inside &= v <= limit
+    fade = 255 * np.exp(-z / np.float32(c.sight))
     eaves = np.float32(c.hy) + np.float32(c.f) * np.float32(c.eye - height) / z
     over = max(0, math.ceil(eaves.max()) - v0) if roof[0] else 0  # rows that hold some roof
     upper = v[:over] < eaves
-    np.copyto(g[:over], 0, where=upper)
-    m *= np.minimum(np.float32(0.75) + y * np.float32(0.083), 1)  # less light near the ground
-    shown = m[..., None] * (fade * np.float32(rgb * light))
-    tiles = np.float32(roof[1]) / np.float32(rgb)
-    np.multiply(shown[:over], tiles, out=shown[:over], where=upper[..., None])
+    if over and g is not None:
+        np.copyto(g[:over], 0, where=upper)
+    y *= np.float32(0.083)
+    y += np.float32(0.75)
+    m *= np.minimum(y, 1, out=y)  # less light near the ground
     whole = inside  # an annotator fills the gaps of a fence
     if see_through:
         inside = whole & (g >= 0)
-    else:
-        shown += g[..., None] * (fade * np.float32(c.pane))
-    shown += (255 - fade) * np.float32(c.fog)
-    np.minimum(shown, 255, out=shown)
-    np.copyto(c.rgb[v0:v1, lo:hi], shown, where=inside[..., None], casting="unsafe")
+    for k, lit in enumerate(c.light(facing)):
+        shown = m * (fade * np.float32(rgb[k] * lit))
+        if over:
+            tile = np.float32(roof[1][k]) / np.float32(rgb[k])
+            np.multiply(shown[:over], tile, out=shown[:over], where=upper)
+        if g is not None and not see_through:
+            shown += g * (fade * np.float32(c.pane[k]))
+        shown += (255 - fade) * np.float32(c.fog[k])
+        np.minimum(shown, 255, out=shown)
+        np.copyto(c.rgb[k, v0:v1, lo:hi], shown, where=inside, casting="unsafe")
     np.copyto(c.lab[v0:v1, lo:hi], np.uint8(label), where=whole)
     np.minimum(skyline[lo:hi], top, out=skyline[lo:hi])

@@ -239,12 +239,16 @@ def photograph(c: Canvas) -> np.ndarray:
     exposure = rng.uniform(0.85, 1.2) * (1 + 0.03 * rng.standard_normal(3))
     tone = np.clip(exposure[:, None] * np.linspace(0, 1, 256), 0, 1) ** rng.uniform(0.85, 1.1)
     small = small.filter(ImageFilter.BoxBlur(0.15 + 0.45 * rng.random()))
-    image = np.asarray(small.point(np.rint(255 * tone).astype(int).ravel().tolist()), np.float32)
+    image = np.array(small.point(np.rint(255 * tone).astype(int).ravel().tolist()), np.float32)
     i, j = rng.integers(0, 512, 2)
     grain = noise(6, 512, 0.5)[np.ix_((i + np.arange(height)) & 511, (j + np.arange(width)) & 511)]
-    image = image * (vignette(height, width) * (1 + np.float32(0.02) * grain))[..., None]
+    seen = vignette(height, width) * (1 + np.float32(0.02) * grain)
+    for colour in range(3):
+        image[..., colour] *= seen
     sigma = np.float32(255 * (0.008 + 0.016 * rng.random()) * (1.5 if c.dusk else 1.0))
-    image += sigma * rng.standard_normal((height, width, 3), np.float32)
+    noisy = rng.standard_normal((height, width, 3), np.float32)
+    noisy *= sigma
+    image += noisy
     pixels = np.clip(image, 0, 255, out=image).astype(np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=int(rng.integers(55, 93)))
@@ -257,16 +261,24 @@ def annotated(c: Canvas) -> np.ndarray:
     height, width = c.h // 2, c.w // 2
     i, j = rng.integers(0, 512, 2)
     rows, cols = (i + 2 * np.arange(height)) & 511, (j + 2 * np.arange(width)) & 511
-    at = np.ix_(rows, cols)
-    dv, du = (2 * BOUNDARY_JITTER * noise(n, 512, 1.7)[at] for n in (7, 8))
-    v = np.clip(np.arange(height)[:, None] * 2 + np.rint(dv).astype(int), 0, c.h - 1)
-    u = np.clip(np.arange(width)[None] * 2 + np.rint(du).astype(int), 0, c.w - 1)
-    mask = lab[v, u]
+    at = (rows << 9)[:, None] + cols
+    dv, du = (noise(n, 512, 1.7).ravel().take(at, mode="clip") for n in (7, 8))
+    at_rows, at_columns = (2 * np.arange(n, dtype=np.int32) for n in (height, width))
+    v, u = at_rows[:, None] + _pixels(dv), at_columns + _pixels(du)
+    v, u = np.clip(v, 0, c.h - 1, out=v), np.clip(u, 0, c.w - 1, out=u)
+    mask = lab.ravel().take(v * c.w + u, mode="clip")
     border = np.zeros(mask.shape, bool)
     border[:, 1:] |= mask[:, 1:] != mask[:, :-1]
     border[1:] |= mask[1:] != mask[:-1]
-    mask[border & (noise(9, 512, 1.5)[at] > NormalDist().inv_cdf(1 - VOID_BORDER))] = VOID
+    thin = noise(9, 512, 1.5).ravel().take(at, mode="clip") > NormalDist().inv_cdf(1 - VOID_BORDER)
+    mask[border & thin] = VOID
     return mask
+
+
+def _pixels(jitter: np.ndarray) -> np.ndarray:
+    """A displacement in deviations of `BOUNDARY_JITTER`, on the picture of twice the size."""
+    jitter *= 2 * BOUNDARY_JITTER
+    return np.rint(jitter, out=jitter).astype(np.int32)
 
 
 def render_scene(

@@ -168,7 +168,8 @@ SIZES = {CAR: (1.8, 1.5, 4.3), TRUCK: (2.4, 3.2, 8.0), BUS: (2.5, 3.1, 11.0), TR
 def vehicle(c: Canvas, x: float, z: float, kind: int, away: bool, across: bool = False) -> None:
     """Car, truck, bus or tram: a flank and an end; `across` shows the flank alone."""
     rng = c.rng
-    wide, high, long = (v * s for v, s in zip(SIZES[kind], rng.uniform(0.92, 1.12, 3), strict=True))
+    scale = rng.uniform(0.92, 1.12, 3).tolist()
+    wide, high, long = (v * s for v, s in zip(SIZES[kind], scale, strict=True))
     paints = {
         CAR: ((0.08, 0.08, 0.09), (0.45, 0.46, 0.48), (0.75, 0.75, 0.75), (0.4, 0.07, 0.07),
               (0.1, 0.16, 0.35), (0.2, 0.25, 0.22), (0.55, 0.48, 0.38), (0.62, 0.62, 0.6)),
