@@ -13,6 +13,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from segleak_utils.data import keep_freed_memory
+
 # Mean and deviation of ImageNet's colours: the encoders' customary input scale.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -63,6 +65,7 @@ def build_victim(recipe: Recipe, *, seed: int = 0) -> nn.Module:
     strided: in pspnet all five then go to the decoder, of which it takes three by default. Raises
     ValueError for an architecture or encoder segmentation-models-pytorch does not know.
     """
+    keep_freed_memory()
     kwargs = {}
     if recipe.decoder_channels is not None and recipe.arch.lower() in ("upernet", "deeplabv3plus"):
         kwargs["decoder_channels"] = recipe.decoder_channels

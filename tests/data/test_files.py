@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from segleak_utils import data
-from segleak_utils.data import examples, imagefiles, labels
+from segleak_utils.data import examples, imagefiles, keep_freed_memory, labels
 from segleak_utils.data.workers import THREADS, end_with_parent, in_processes, lean_children
 
 
@@ -132,3 +132,25 @@ child.join()
         started = time.monotonic()
         assert parent.stdout.read() == ""  # at its end both have let go of the pipe
     assert time.monotonic() - started < 20
+
+
+@pytest.mark.skipif(not keep_freed_memory(), reason="another allocator than glibc's")
+def test_freed_memory_is_kept_for_the_next_tensor():
+    script = """
+import resource, sys, torch
+from segleak_utils.data import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+torch.set_num_threads(1)
+def asked_for():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(16, 19, 128, 256)  # 40 MB: ten thousand pages
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+found = [asked_for() for _ in range(20)]  # an aligned block fits a freed one only after a while
+print(sum(found[-5:]))
+"""
+    pages = {
+        how: int(subprocess.check_output([sys.executable, "-c", script, how], text=True))
+        for how in ("keep", "return")
+    }
+    assert pages["keep"] < pages["return"] / 10
