@@ -22,6 +22,7 @@ from segleak_utils.representations import (
     dice,
     global_loss,
     labelled_loss_map,
+    loss_map_of_logits,
     one_hot,
     structured_loss_map,
 )
@@ -72,6 +73,41 @@ def test_loss_map_is_the_cross_entropy_of_the_logits(dtype, tolerance):
     loss = structured_loss_map(posterior, mask)
     assert loss.dtype == dtype
     torch.testing.assert_close(loss[:, 0], expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_loss_map_of_logits_is_that_of_their_softmax(layout):
+    rng = torch.Generator().manual_seed(0)
+    logits = (4 * torch.randn(3, 5, 6, 7, generator=rng)).contiguous(memory_format=layout)
+    logits[0, :, 1, 1] = torch.tensor([0.0, 200, 0, 0, 0])  # a posterior of 0, and one of 1
+    mask = torch.randint(0, 5, (3, 6, 7), generator=rng)
+    mask[0, 1, 1], mask[0, 1, 2], mask[:, 0] = 0, 1, 255
+    logits[0, :, 1, 2] = logits[0, :, 1, 1]
+    found = loss_map_of_logits(logits, mask)
+    expected = structured_loss_map(logits.softmax(1), mask)
+    assert torch.equal(found, expected)
+    assert (found[:, :, 0] == 0).all() and round(found[0, 0, 1, 1].item(), 2) == 69.08
+    assert found[0, 0, 1, 2] == 0 and not torch.signbit(found).any()
+    assert torch.equal(loss_map_of_logits(logits, mask.byte()), found)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda z, m: (z.masked_fill(z == z.max(), torch.nan), m), "NaN or infinite"),
+        (lambda z, m: (z.masked_fill(z == z.max(), torch.inf), m), "NaN or infinite"),
+        (lambda z, m: (z.long(), m), "logits must be a floating-point"),
+        (lambda z, m: (z[:, :1], m), "logits has 1 classes"),
+        (lambda z, m: (z, m + 3), "label 5, expected 0..2"),
+        (lambda z, m: (z, m[:, 1:]), "bring both to one grid"),
+    ],
+)
+def test_logits_that_are_none_are_refused(spoil, message):
+    rng = torch.Generator().manual_seed(0)
+    logits, mask = torch.randn(1, 3, 4, 5, generator=rng), torch.full((1, 4, 5), 2)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        with pytest.raises(ValueError, match=message):
+            loss_map_of_logits(*spoil(logits.contiguous(memory_format=layout), mask))
 
 
 def test_loss_map_is_exact_against_float64_numpy():

@@ -19,7 +19,7 @@ from segleak_utils import representations
 from segleak_utils.attacks.patchnets import CALIBRATED_MAP, REPRESENTATIONS, Representation
 from segleak_utils.attacks.windows import crop
 from segleak_utils.data import Scenes
-from segleak_utils.victims import posterior_batches
+from segleak_utils.victims import loss_batches, posterior_batches
 from segleak_utils.victims.store import Posteriors
 
 
@@ -172,11 +172,15 @@ def ask(
     kept: list[tuple[Tensor, ...]] = []
     for scenes in (members, nonmembers):
         name = progress and f"{progress}, {len(scenes)} scenes"
+        if release is None and not keep_posteriors:
+            answers = loss_batches(model, scenes, progress=name)
+            kept += [(loss.half(), masks.byte()) for loss, masks in answers]
+            continue
         for posterior, masks in posterior_batches(model, scenes, progress=name):
             posterior = posterior if release is None else release(posterior)
             loss = representations.structured_loss_map(posterior, masks).half()
-            kept.append((loss, masks.byte(), posterior.half() if keep_posteriors else masks[:0]))
-    loss_maps, masks, posteriors = (torch.cat(parts) for parts in zip(*kept, strict=True))
-    member = np.arange(len(masks)) < len(members)
-    kept_posteriors = posteriors if keep_posteriors else None
-    return Outputs(loss_maps, masks, member, members.n_classes, kept_posteriors)
+            of_posterior = [posterior.half()] if keep_posteriors else []
+            kept.append((loss, masks.byte(), *of_posterior))
+    parts = [torch.cat(parts) for parts in zip(*kept, strict=True)]
+    member = np.arange(len(parts[1])) < len(members)
+    return Outputs(parts[0], parts[1], member, members.n_classes, *parts[2:])

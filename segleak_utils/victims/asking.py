@@ -6,14 +6,16 @@ Any callable images -> logits is a victim (see `logits_of`).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.std import tqdm
 
-from segleak_utils.data import Scenes
+from segleak_utils.data import Scenes, keep_freed_memory
+from segleak_utils.representations import extremes, loss_map_of_logits
 
 MULTIPLE = 32  # the encoders halve an image five times: all sides are multiples of this
 
@@ -43,7 +45,7 @@ def logits_of(model: Callable, images: Tensor) -> Tensor:
     out = out.float()
     if out.shape[-2:] != images.shape[-2:]:
         out = F.interpolate(out, size=images.shape[-2:], mode="bilinear", align_corners=False)
-    if not torch.isfinite(out).all():
+    if not torch.isfinite(torch.stack(extremes(out))).all():
         raise ValueError("the model returned logits that are NaN or infinite")
     return out
 
@@ -69,13 +71,36 @@ def posterior_batches(
 
     A stream: the posteriors of a few thousand images (5 MB each) are never in memory at once.
     """
+    for logits, masks in logit_batches(model, scenes, batch, progress=progress):
+        yield logits.softmax(dim=1).cpu(), masks
+
+
+@torch.inference_mode()
+def loss_batches(
+    model: Callable, scenes: Scenes, batch: int = 16, *, progress: str | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (loss maps float32 [B,1,H,W], masks int64 [B,H,W]) over all scenes, in order.
+
+    The loss maps of `posterior_batches`, without the posteriors. Raises ValueError for what
+    `representations.loss_map_of_logits` refuses.
+    """
+    for logits, masks in logit_batches(model, scenes, batch, progress=progress):
+        yield loss_map_of_logits(logits, masks.to(logits.device)).cpu(), masks
+
+
+@torch.inference_mode()
+def logit_batches(
+    model: Callable, scenes: Scenes, batch: int = 16, *, progress: str | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (logits float32 [B,C,H,W] where the model is, masks int64 [B,H,W]) over all scenes."""
+    keep_freed_memory()
     if isinstance(model, nn.Module):
         model.eval()
     device = device_of(model)
     bar = tqdm(total=len(scenes), desc=progress, unit="image", disable=not progress, mininterval=2)
     with bar:
         for images, masks in scenes.batches(batch):
-            yield posteriors(model, images.to(device)).cpu(), masks
+            yield logits_of(model, images.to(device)), masks
             bar.update(len(images))
 
 
@@ -149,8 +174,8 @@ def mc_dropout(model: nn.Module, passes: int, *, seed: int) -> Callable[[Tensor]
     """A victim that answers with dropout switched on: the mean of some random passes.
 
     Returns a function images [N,3,H,W] → logits [N,C,H,W] (the log of the mean posterior), to be
-    used wherever a victim is. Its k-th call draws from `seed` and k. Raises ValueError for a
-    network without dropout, or no pass.
+    used wherever a victim is. Its k-th call draws from `seed` and k. Where an encoder comes before
+    all dropout, it looks once. Raises ValueError for a network without dropout, or no pass.
     """
     layers = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
     if not layers:
@@ -167,12 +192,34 @@ def mc_dropout(model: nn.Module, passes: int, *, seed: int) -> Callable[[Tensor]
                 for layer in layers:
                     layer.train()
                 images = images.to(device_of(model))
-                mean = sum(posteriors(model, images) for _ in range(passes)) / passes
+                with _looking_once(model, layers):
+                    mean = sum(posteriors(model, images) for _ in range(passes)) / passes
             finally:
                 model.eval()
         return mean.clamp(min=1e-30).log().cpu()
 
     return ask
+
+
+@contextmanager
+def _looking_once(model: nn.Module, random: Sequence[nn.Module]) -> Iterator[None]:
+    """Keep what the encoder says of the first images for all that follow, if it is not random."""
+    encoder = getattr(getattr(model, "net", None), "encoder", None)
+    if encoder is None or any(layer in random for layer in encoder.modules()):
+        yield
+        return
+    look, kept = encoder.forward, []
+
+    def once(images: Tensor) -> Sequence[Tensor]:
+        if not kept:
+            kept.append(look(images))
+        return kept[0]
+
+    encoder.forward = once
+    try:
+        yield
+    finally:
+        del encoder.forward
 
 
 @torch.inference_mode()

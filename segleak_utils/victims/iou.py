@@ -27,13 +27,18 @@ def confusion_matrix(predicted: Tensor, masks: Tensor, n_classes: int) -> Tensor
     tensor([[1, 1],
             [0, 1]])
     """
-    keep = masks != VOID
-    for kind, found in (("predicted", predicted[keep]), ("true", masks[keep])):
-        if found.numel() and not 0 <= found.min() <= found.max() < n_classes:
-            wrong = found.min().item() if found.min() < 0 else found.max().item()
+    void = masks == VOID
+    pairs = []
+    for kind, labels in (("predicted", predicted), ("true", masks)):
+        labels = labels.long().masked_fill(void, 0)  # a uint8 would overflow below
+        low, high = labels.aminmax() if labels.numel() else (0, 0)
+        if not 0 <= low <= high < n_classes:
+            wrong = int(low) if low < 0 else int(high)
             raise ValueError(f"{kind} class {wrong}; expected 0..{n_classes - 1}")
-    pairs = masks[keep].long() * n_classes + predicted[keep]  # a uint8 would overflow
-    return torch.bincount(pairs, minlength=n_classes**2).view(n_classes, n_classes)
+        pairs.append(labels)
+    cells = (pairs[1] * n_classes + pairs[0]).masked_fill_(void, n_classes**2).flatten()
+    counts = torch.bincount(cells, minlength=n_classes**2 + 1)[:-1]  # without the void pixels
+    return counts.view(n_classes, n_classes)
 
 
 def iou_of(confusion: Tensor) -> Tensor:

@@ -69,8 +69,10 @@ def test_a_streams_scores_are_those_of_the_kept_outputs():
         kept = score_outputs(net, shown, representation, **asked)
         # not exact: outputs are kept in half precision
         np.testing.assert_allclose(found[representation], kept, atol=5e-3)
-    again = stream_scores(answers(Victim(), members, nonmembers), nets, **asked)
+    several = nets | {("ours", r): net for r, net in nets.items()}  # two who see the same
+    again = stream_scores(answers(Victim(), members, nonmembers), several, **asked)
     assert all(np.array_equal(found[r], again[r]) for r in nets)
+    assert all(np.array_equal(found[r], again["ours", r]) for r in nets)
 
 
 def test_outputs_pass_through_a_release():
@@ -134,7 +136,7 @@ def test_posteriors_that_are_no_distribution_are_refused(monkeypatch):
         with pytest.raises(ValueError, match=message):
             stream_scores(iter(batch), nets, n_patches=1, patch=9, seed=0)
         with pytest.raises(ValueError, match=message):
-            ask(Victim(), scenes_of(3), scenes_of(3, 1))
+            ask(Victim(), scenes_of(3), scenes_of(3, 1), keep_posteriors=True)
 
 
 def test_outputs_whose_parts_are_of_other_images_are_refused():

@@ -9,7 +9,14 @@ import pytest
 import torch
 from toy_victims import VOID, Oracle, scenes_of
 
-from segleak_utils.victims import logits_of, posterior_batches, posteriors
+from segleak_utils.representations import structured_loss_map
+from segleak_utils.victims import (
+    logit_batches,
+    logits_of,
+    loss_batches,
+    posterior_batches,
+    posteriors,
+)
 
 # ---- logits --------------------------------------------------------------------------------------
 
@@ -63,3 +70,13 @@ def test_posterior_batches_run_over_all_scenes_in_order_in_eval_mode():
     for posterior, masks in found:
         labelled = masks != VOID
         assert torch.equal(posterior.argmax(1)[labelled], masks[labelled])
+
+
+def test_losses_and_logits_come_in_the_batches_of_the_posteriors():
+    model, scenes = Oracle(), scenes_of(5)
+    asked = [batches(model, scenes, 2) for batches in (posterior_batches, loss_batches)]
+    logits = [found for found, _ in logit_batches(model, scenes, 2)]
+    for (posterior, masks), (loss, same), raw in zip(*asked, logits, strict=True):
+        assert torch.equal(masks, same)
+        assert torch.equal(posterior, raw.softmax(1))
+        assert torch.equal(loss, structured_loss_map(posterior, masks))

@@ -52,6 +52,32 @@ def test_an_answer_is_the_log_of_the_mean_posterior_of_the_passes():
     torch.testing.assert_close(single(IMAGES).exp(), seen[0])
 
 
+@pytest.mark.parametrize("before", [False, True])
+def test_an_encoder_before_all_dropout_looks_once(before):
+    class Encoded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.net = nn.Module()
+            see = [nn.Conv2d(3, 8, 1), nn.Dropout2d(0.5 if before else 0.0)]
+            self.net.encoder, self.net.drop = nn.Sequential(*see), nn.Dropout2d(0.5)
+
+        def forward(self, images):
+            return self.net.drop(self.net.encoder(images))
+
+    net = Encoded().eval()
+    looked = []
+    net.net.encoder[0].register_forward_hook(lambda *_: looked.append(1))
+    found = mc_dropout(net, 3, seed=2)(IMAGES)
+    assert len(looked) == (3 if before else 1)
+    torch.manual_seed(2 * 1_000_003)
+    random = [net.net.drop, *([net.net.encoder[1]] if before else [])]
+    for layer in random:
+        layer.train()
+    by_hand = torch.stack([posteriors(net, IMAGES) for _ in range(3)]).mean(0)
+    torch.testing.assert_close(found.exp(), by_hand)
+
+
 def test_answers_follow_the_seed_and_differ_from_call_to_call():
     first, again, other = (mc_dropout(Net(), 2, seed=s) for s in (1, 1, 2))
     answers = [first(IMAGES) for _ in range(3)]
