@@ -6,7 +6,7 @@ It is learned on shadows only. Throughout, a higher score means "member".
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from segleak_utils import representations
 from segleak_utils.attacks.outputs import Outputs, represent
 from segleak_utils.attacks.patchnets import PatchNet, Representation, dense_logits, mixed_logits
 from segleak_utils.attacks.windows import crop, cut, patch_corners
-from segleak_utils.data import replace_file
+from segleak_utils.data import keep_freed_memory, replace_file
 from segleak_utils.victims import best_device, device_of, has_bf16, resume
 
 # On a CPU more of them at once fall out of its cache: 96 take ten times as long a patch.
@@ -118,28 +118,35 @@ def score_outputs(
     return torch.cat(parts).numpy()
 
 
+Seen = Representation | tuple[object, Representation]
+
+
 def stream_scores(
     answers: Iterable[tuple[Tensor, Tensor]],
-    nets: dict[Representation, nn.Module],
+    nets: Mapping[Seen, nn.Module],
     *,
     n_patches: int,
     patch: int,
     seed: int,
-) -> dict[Representation, np.ndarray]:
+) -> dict[Seen, np.ndarray]:
     """Patch scores float32 [N,P] of several attackers in one pass over a victim's answers.
 
     answers: batches of (posterior float [B,C,H,W], masks integer [B,H,W]), as
-    `victims.posterior_batches` yields them; N runs over all of them. Every attacker sees the same
-    patches; no posterior is kept. ValueError for what `check_posterior` refuses.
+    `victims.posterior_batches` yields them; N runs over all of them. nets: by the representation
+    that they see, or by (a name, the representation) where several see the same. Every attacker
+    sees the same patches; no posterior is kept. ValueError for what `check_posterior` refuses.
     """
-    generators = {r: torch.Generator().manual_seed(seed) for r in nets}
-    kept: dict[Representation, list[Tensor]] = {r: [] for r in nets}
+    generators = {key: torch.Generator().manual_seed(seed) for key in nets}
+    kept: dict[Seen, list[Tensor]] = {key: [] for key in nets}
+    seen = {key: key if isinstance(key, str) else key[1] for key in nets}
     for posterior, masks in answers:
         representations.check_posterior(posterior, masks)
-        for r, net in nets.items():
+        for r in dict.fromkeys(seen.values()):
             maps = represent(posterior, masks, r)
-            kept[r].append(patch_scores(net, maps, n_patches, patch, generators[r]))
-    return {r: torch.cat(parts).numpy() for r, parts in kept.items()}
+            for key in (key for key in nets if seen[key] == r):
+                found = patch_scores(nets[key], maps, n_patches, patch, generators[key])
+                kept[key].append(found)
+    return {key: torch.cat(parts).numpy() for key, parts in kept.items()}
 
 
 @torch.inference_mode()
@@ -200,6 +207,7 @@ def train_attacker(
     bool [M]) of the images kept aside, from which a threshold can be chosen. Raises ValueError
     without shadows, for a shadow without both kinds, and for a damaged checkpoint.
     """
+    keep_freed_memory()
     if not shadows:
         raise ValueError("no shadow outputs to learn from; at least one shadow is needed")
     for shadow in shadows:

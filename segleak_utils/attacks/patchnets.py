@@ -86,7 +86,7 @@ class PatchNet(nn.Module):
     def local(self, maps: Tensor) -> Tensor:
         """What is seen in each pixel alone: [N,K,H,W] → [N,width,H,W]."""
         seen, gate = self.features(maps)
-        return self.see(seen) * self.gate(gate)
+        return _each_pixel(self.see, seen) * _each_pixel(self.gate, gate)
 
     def forward(self, maps: Tensor) -> Tensor:
         return self.judge(self.local(maps))
@@ -96,6 +96,14 @@ class PatchNet(nn.Module):
         deep = self.body(local)
         pooled = torch.cat([local.mean((2, 3)), deep.mean((2, 3))], 1)
         return self.head(pooled)
+
+
+def _each_pixel(conv: nn.Conv2d, maps: Tensor) -> Tensor:
+    """A convolution of 1x1: channels last whatever the maps are, without turning them first."""
+    if maps.is_contiguous(memory_format=torch.channels_last):
+        return conv(maps)
+    rows = F.linear(maps.flatten(2).transpose(1, 2), conv.weight.flatten(1), conv.bias)
+    return rows.unflatten(1, maps.shape[2:]).permute(0, 3, 1, 2)
 
 
 def deep_stem_resnet50(n_channels: int, n_classes: int = 2, *, dilated: bool = False) -> nn.Module:
