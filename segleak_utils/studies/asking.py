@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from segleak_utils import attacks
+from segleak_utils import attacks, representations
 from segleak_utils.attacks import Outputs
 from segleak_utils.attacks.references import Case, of_zones
-from segleak_utils.data import Scenes
-from segleak_utils.studies.cache import cached
+from segleak_utils.data import VOID, Scenes
+from segleak_utils.studies.cache import cached, entry, keep, kept
 from segleak_utils.studies.networks import Network, check_apart
 from segleak_utils.studies.plan import Plan
-from segleak_utils.victims import posterior_batches
+from segleak_utils.victims import confusion_matrix, logit_batches
 
 
 def asked(plan: Plan, reference: Network, of: Network) -> Outputs:
@@ -57,8 +57,13 @@ def _told_of(plan: Plan, by: Network, scenes: Scenes) -> np.ndarray:
     """Losses of the zones [N,6C]; cached: a kilobyte an image, where its loss map has a hundred."""
 
     def compute() -> dict[str, np.ndarray]:
-        name = plan.progress and f"{by.name}, {len(scenes)} scenes"
-        shown = attacks.ask(by.model, scenes, scenes.subset(range(0)), progress=name or None)
+        known = kept(plan.build, "loss maps", _loss_key(by, scenes))
+        if known is not None:
+            loss, masks = (torch.from_numpy(known[name]) for name in ("loss", "masks"))
+            shown = Outputs(loss, masks, np.zeros(len(masks), bool), scenes.n_classes)
+        else:
+            name = plan.progress and f"{by.name}, {len(scenes)} scenes"
+            shown = attacks.ask(by.model, scenes, scenes.subset(range(0)), progress=name or None)
         return {"zones": of_zones(shown)}
 
     key = {"network": by.sha256, "scenes": scenes.digest}
@@ -80,8 +85,8 @@ def loss_outputs(plan: Plan, of: Network) -> Outputs:
 
     Each group for itself: networks may have their non-members in common.
     """
-    kept = [_loss_maps(plan, of, scenes) for scenes in (of.members, of.nonmembers)]
-    loss, masks = (torch.cat([torch.from_numpy(k[key]) for k in kept]) for key in ("loss", "masks"))
+    both = [_loss_maps(plan, of, scenes) for scenes in (of.members, of.nonmembers)]
+    loss, masks = (torch.cat([torch.from_numpy(k[key]) for k in both]) for key in ("loss", "masks"))
     return Outputs(loss, masks, of.member, of.members.n_classes)
 
 
@@ -91,13 +96,64 @@ def _loss_maps(plan: Plan, of: Network, scenes: Scenes) -> dict[str, np.ndarray]
         shown = attacks.ask(of.model, scenes, scenes.subset(range(0)), progress=told)
         return {"loss": shown.loss_maps.numpy(), "masks": shown.masks.numpy()}
 
-    return cached(plan.build, "loss maps", {"network": of.sha256, "scenes": scenes.digest}, compute)
+    return cached(plan.build, "loss maps", _loss_key(of, scenes), compute)
 
 
-def answers_of(of: Network, *, progress: str | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-    """A network's posteriors and masks on its members, then its non-members, as a stream."""
+def _loss_key(of: Network, scenes: Scenes) -> dict[str, str]:
+    return {"network": of.sha256, "scenes": scenes.digest}
+
+
+def answers_of(
+    plan: Plan, of: Network, *, progress: str | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """A network's posteriors and masks on its members, then its non-members, as a stream.
+
+    On the way the loss maps are kept for `loss_outputs`, if they are not yet there.
+    """
     for scenes in (of.members, of.nonmembers):
-        yield from posterior_batches(of.model, scenes, progress=progress)
+        key, parts = _loss_key(of, scenes), []
+        there = entry(plan.build, "loss maps", key).is_file()
+        for logits, masks in logit_batches(of.model, scenes, progress=progress):
+            if not there:
+                loss = representations.loss_map_of_logits(logits, masks.to(logits.device))
+                parts.append((loss.half().cpu(), masks.byte()))
+            yield logits.softmax(1).cpu(), masks
+        if parts:
+            loss, labels = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+            keep(plan.build, "loss maps", key, {"loss": loss, "masks": labels})
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A network's answers on N images in a few numbers each, members first.
+
+    confusion: int64 [N,C,C]; confidence: the mean of the highest posterior over the labelled
+    pixels, float32 [N]; dice: mean over the classes, float32 [N].
+    """
+
+    confusion: np.ndarray
+    confidence: np.ndarray
+    dice: np.ndarray
+
+
+def survey(plan: Plan, of: Network) -> Survey:
+    """Ask a network about its scenes for a `Survey`, and the loss maps on the way; cached."""
+
+    def compute() -> dict[str, np.ndarray]:
+        found: list[tuple[Tensor, ...]] = []
+        for posterior, masks in answers_of(plan, of, progress=of.name if plan.progress else None):
+            top, predicted = posterior.max(1)
+            labelled = masks != VOID
+            sure = (top * labelled).sum((1, 2)) / labelled.sum((1, 2))
+            pairs = zip(predicted, masks, strict=True)
+            counts = [confusion_matrix(p, m, of.members.n_classes) for p, m in pairs]
+            found.append(
+                (torch.stack(counts), sure, representations.dice(posterior, masks, check=False))
+            )
+        parts = (torch.cat(part).numpy() for part in zip(*found, strict=True))
+        return dict(zip(("confusion", "confidence", "dice"), parts, strict=True))
+
+    return Survey(**cached(plan.build, "survey", of.identity, compute))
 
 
 def blind_features(plan: Plan, members: Scenes, nonmembers: Scenes) -> np.ndarray:

@@ -121,11 +121,6 @@ def _blind(plan: Plan, victim: Network, shadows: Sequence[Network]) -> Attack:
     return contests.blind(looks[0], looks[1:], member)
 
 
-def attacker_name(setting: Setting) -> str:
-    """Under which the patch attacker on the calibrated map is stored."""
-    return f"attack-{setting}-{patchattacks.slug(CALIBRATED_MAP)}"
-
-
 def calibrated_patches(
     plan: Plan,
     setting: Setting,
@@ -136,7 +131,7 @@ def calibrated_patches(
     seed: int = 0,
 ) -> Attack:
     """The patch attack on [loss map, calibrated map, label]: loaded if there, else trained."""
-    name = attacker_name(setting)
+    name = patchattacks.attacker_name(setting, CALIBRATED_MAP)
     if shelf.shipped(plan.weights, name) is None:
         train_calibrated_patches(plan, name, shadows)
     hashes = {of.name: of.sha256 for of in shadows}

@@ -34,12 +34,24 @@ def cached(
     `key`: everything that the arrays depend on, by name (hashes, parameters, seeds), each told
     apart by its text. tests/studies/test_cache_keys.py changes each of them.
     """
+    arrays = kept(build, step, key)
+    if arrays is None:
+        arrays = compute()
+        keep(build, step, key, arrays)
+    return arrays
+
+
+def kept(build: Path, step: str, key: Mapping[str, object]) -> dict[str, np.ndarray] | None:
+    """What is kept under that key; None where there is nothing, or only a torn entry."""
     path = entry(build, step, key)
     if path.is_file():
         try:
             return load_file(path)
         except (SafetensorError, OSError, ValueError):
             path.unlink()
-    arrays = compute()
-    replace_file(path, lambda part: save_file(arrays, part))
-    return arrays
+    return None
+
+
+def keep(build: Path, step: str, key: Mapping[str, object], arrays: dict[str, np.ndarray]) -> None:
+    """Keep arrays under that key: whole or not at all."""
+    replace_file(entry(build, step, key), lambda part: save_file(arrays, part))

@@ -74,21 +74,12 @@ def _answers(plan: Plan, of: Network) -> dict[str, np.ndarray]:
                 classes.append(posterior.argmax(1).byte())
         return {"predictions": torch.cat(classes).numpy(), "dice": torch.cat(dices).numpy()}
 
-    return cached(plan.build, "answers", _identity(of), compute)
-
-
-def _identity(of: Network) -> dict[str, str]:
-    """What an answer depends on: who is asked, and about what."""
-    return {
-        "network": of.sha256,
-        "members": of.members.digest,
-        "nonmembers": of.nonmembers.digest,
-    }
+    return cached(plan.build, "answers", of.identity, compute)
 
 
 def _whole_image(plan, victim, shadows, recipe, seed) -> list[Attack]:
     channels = peers.image_channels(victim.members.n_classes)
-    key = {"shadows": [_identity(of) for of in shadows], "recipe": recipe, "seed": seed}
+    key = {"shadows": [of.identity for of in shadows], "recipe": recipe, "seed": seed}
 
     def train() -> dict[str, np.ndarray]:
         maps = torch.cat([part for of in shadows for part in _streamed_maps(plan, of, recipe)])
@@ -117,7 +108,7 @@ def _whole_image(plan, victim, shadows, recipe, seed) -> list[Attack]:
                 found[name].append(peers.image_scores(net, maps[:, : channels[name]]))
         return {name: np.concatenate(parts) for name, parts in found.items()}
 
-    scored = cached(plan.build, "whole image", key | _identity(victim), score)
+    scored = cached(plan.build, "whole image", key | victim.identity, score)
     return [
         peers.whole_image_attack(
             name, scored[name], learned[f"{name} aside"], learned[f"{name} member"]

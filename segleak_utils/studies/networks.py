@@ -41,6 +41,15 @@ class Network:
         """Which of its scenes, members first, are members: bool [N]."""
         return np.arange(len(self.members) + len(self.nonmembers)) < len(self.members)
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What its answers depend on: who is asked, and about what."""
+        return {
+            "network": self.sha256,
+            "members": self.members.digest,
+            "nonmembers": self.nonmembers.digest,
+        }
+
 
 def load_or_train(
     plan: Plan,

@@ -21,6 +21,11 @@ def slug(representation: Representation) -> str:
     return representation.replace(" + ", "+").replace(" ", "-")
 
 
+def attacker_name(setting: str, representation: Representation) -> str:
+    """Under which the patch attacker of a setting is stored."""
+    return f"attack-{setting}-{slug(representation)}"
+
+
 def attacker(
     plan: Plan, setting: str, representation: Representation, shadows: list[Network]
 ) -> tuple[patchnets.PatchNet, dict]:
@@ -30,7 +35,7 @@ def attacker(
     part in its training, and the SHA-256 of the shadows it learned from: an attacker of other
     shadows raises ValueError.
     """
-    name = f"attack-{setting}-{slug(representation)}"
+    name = attacker_name(setting, representation)
     if shipped(plan.weights, name) is None:
         _train_attacker(plan, name, representation, shadows)
     of = {shadow.name: shadow.sha256 for shadow in shadows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,11 +15,22 @@ from segleak_utils.data import sha256
 from segleak_utils.running import results
 from segleak_utils.studies import published
 from segleak_utils.studies.asking import answers_of, blind_features, loss_outputs
-from segleak_utils.studies.cache import cached
-from segleak_utils.studies.experiment import N_PATCHES, PATCH, Setting, network, setting_name
+from segleak_utils.studies.cache import cached, keep
+from segleak_utils.studies.experiment import (
+    N_PATCHES,
+    PATCH,
+    SETTINGS,
+    VICTIM_SEEDS,
+    Setting,
+    network,
+    setting_name,
+)
 from segleak_utils.studies.networks import Network, check_apart
-from segleak_utils.studies.patchattacks import attacker
+from segleak_utils.studies.patchattacks import attacker, attacker_name, load_attacker
 from segleak_utils.studies.plan import Plan
+from segleak_utils.studies.shelf import manifest, shipped
+
+Trained = Mapping[Representation, tuple[patchnets.PatchNet, dict]]  # with its entry on the shelf
 
 
 def bars(plan: Plan, setting: str, victim: Network, shadows: list[Network]) -> Contest:
@@ -48,15 +60,20 @@ def contest(
     *,
     n_patches: int = N_PATCHES,
     seed: int = 0,
+    also: Sequence[Trained] = (),
 ) -> Contest:
     """Every attack on one victim: the `bars`, then the patch attacks, which see the same patches.
 
+    `also`: attackers of other contests on this victim, scored in the same pass and kept for them.
     Raises ValueError where the victim's scenes and a shadow's overlap.
     """
+    for of in shadows:
+        check_apart(victim, of)
+    trained = {r: attacker(plan, setting, r, shadows) for r in patchnets.REPRESENTATIONS}
+    # before the bars, which need the loss maps that this pass keeps
+    scored = _patch_scores(plan, victim, [trained, *also], n_patches, seed)
     cheap = bars(plan, setting, victim, shadows)
     found = list(cheap.attacks)
-    trained = {r: attacker(plan, setting, r, shadows) for r in patchnets.REPRESENTATIONS}
-    scored = _patch_scores(plan, victim, trained, n_patches, seed)
     for representation in trained:  # a cached file keeps them in another order
         patches = scored[representation]
         found.append(
@@ -83,7 +100,7 @@ def published_attacks(plan: Plan, victim: Network, n_patches: int, seed: int) ->
     def compute() -> dict[str, np.ndarray]:
         nets = {r: published.load_attacker(path, r, plan.dilated) for r, path in files.items()}
         told = f"published attackers on {victim.name}" if plan.progress else None
-        answers = answers_of(victim, progress=told)
+        answers = answers_of(plan, victim, progress=told)
         return attacks.stream_scores(answers, nets, n_patches=n_patches, patch=PATCH, seed=seed)
 
     key = {
@@ -111,34 +128,62 @@ def published_attacks(plan: Plan, victim: Network, n_patches: int, seed: int) ->
     ]
 
 
-def _patch_scores(plan, victim, trained, n_patches, seed) -> dict[Representation, np.ndarray]:
-    """Patch scores [N,P] of every attacker in one pass over the victim's posteriors; cached."""
-    nets = {representation: net for representation, (net, _) in trained.items()}
+def _patch_scores(
+    plan: Plan, victim: Network, groups: Sequence[Trained], n_patches: int, seed: int
+) -> dict[Representation, np.ndarray]:
+    """Patch scores [N,P] of the first group of attackers; cached.
+
+    Where they are not known yet, those of the other groups are found in the same pass over the
+    victim's posteriors.
+    """
+
+    def key_of(trained: Trained) -> dict[str, object]:
+        return {
+            "victim": victim.sha256,
+            "members": victim.members.digest,
+            "nonmembers": victim.nonmembers.digest,
+            "attackers": {r: entry["sha256"] for r, (_, entry) in trained.items()},
+            "n_patches": n_patches,
+            "patch": plan.attack.patch,
+            "seed": seed,
+        }
 
     def compute() -> dict[str, np.ndarray]:
         told = f"attacks on {victim.name}" if plan.progress else None
         how = {"n_patches": n_patches, "patch": plan.attack.patch, "seed": seed}
-        return attacks.stream_scores(answers_of(victim, progress=told), nets, **how)
+        nets = {(k, r): net for k, of in enumerate(groups) for r, (net, _) in of.items()}
+        scored = attacks.stream_scores(answers_of(plan, victim, progress=told), nets, **how)
+        first, *others = [{r: scored[k, r] for r in of} for k, of in enumerate(groups)]
+        for of, found in zip(groups[1:], others, strict=True):
+            keep(plan.build, "patches", key_of(of), found)
+        return first
 
-    key = {
-        "victim": victim.sha256,
-        "members": victim.members.digest,
-        "nonmembers": victim.nonmembers.digest,
-        "attackers": {r: entry["sha256"] for r, (_, entry) in trained.items()},
-        "n_patches": n_patches,
-        "patch": plan.attack.patch,
-        "seed": seed,
-    }
-    return cached(plan.build, "patches", key, compute)
+    return cached(plan.build, "patches", key_of(groups[0]), compute)
 
 
 def default_contest(
     plan: Plan, setting: Setting, victim_seed: int = 0, *, n_patches: int = N_PATCHES, seed: int = 0
 ) -> Contest:
-    """The contest on SynthStreets, with the shipped networks and attackers."""
+    """The contest on SynthStreets, with the shipped networks and attackers.
+
+    The first victim is attacked in both settings, sooner or later: one pass does for both.
+    """
     victim = network(plan, f"victim-{victim_seed}")
     shadows = [network(plan, f"shadow-{setting}-{k}") for k in plan.shadow_seeds]
-    return contest(plan, setting, victim, shadows, n_patches=n_patches, seed=seed)
+    others = [s for s in SETTINGS if s != setting and victim_seed == VICTIM_SEEDS[0]]
+    also = [of for s in others if (of := _on_the_shelf(plan, s, victim.members.n_classes))]
+    how = {"n_patches": n_patches, "seed": seed, "also": also}
+    return contest(plan, setting, victim, shadows, **how)
+
+
+def _on_the_shelf(plan: Plan, setting: Setting, n_classes: int) -> Trained:
+    """The patch attackers of a setting, without its shadows; none unless all are there."""
+    names = {r: attacker_name(setting, r) for r in patchnets.REPRESENTATIONS}
+    shadows = [f"shadow-{setting}-{k}" for k in plan.shadow_seeds]
+    if not all(shipped(plan.weights, name) for name in (*names.values(), *shadows)):
+        return {}
+    of = {name: manifest(plan.weights)[name]["sha256"] for name in shadows}
+    return {r: load_attacker(plan, name, r, of, n_classes) for r, name in names.items()}
 
 
 def rows(of: Contest, notebook: str) -> list[results.ResultRow]:

@@ -18,12 +18,12 @@ import torch
 from tqdm.std import tqdm
 
 from segleak_utils.attacks.contests import LOGISTIC
-from segleak_utils.attacks.patchnets import REPRESENTATIONS, Representation
+from segleak_utils.attacks.patchnets import CALIBRATED_MAP, REPRESENTATIONS, Representation
 from segleak_utils.data import replace_file
 from segleak_utils.data.workers import end_with_parent
 from segleak_utils.studies import beyond, experiment, frontier, networks, protected
 from segleak_utils.studies.experiment import SETTINGS, Setting, network, network_names, roles
-from segleak_utils.studies.patchattacks import attacker, slug
+from segleak_utils.studies.patchattacks import attacker, attacker_name
 from segleak_utils.studies.plan import Plan
 from segleak_utils.studies.shelf import manifest, shipped, write_manifest
 
@@ -54,10 +54,10 @@ def train_weights(
         (setting, representation)
         for setting in SETTINGS
         for representation in REPRESENTATIONS
-        if shipped(plan.weights, f"attack-{setting}-{slug(representation)}") is None
+        if shipped(plan.weights, attacker_name(setting, representation)) is None
     ]
     _side_by_side(plan, _attacker_apart, missing)
-    missing = [s for s in SETTINGS if shipped(plan.weights, beyond.attacker_name(s)) is None]
+    missing = [s for s in SETTINGS if not shipped(plan.weights, attacker_name(s, CALIBRATED_MAP))]
     if len(plan.shadow_seeds) > 1:  # else a shadow has no reference of its own
         _side_by_side(plan, _calibrated_apart, missing)
     missing = [name for name in protected.names(plan) if shipped(plan.weights, name) is None]
@@ -163,7 +163,7 @@ def _attacker_apart(plan: Plan, what: tuple[Setting, Representation]) -> Plan:
 def _calibrated_apart(plan: Plan, setting: Setting) -> Plan:
     shadows = experiment.networks(plan, setting, len(plan.shadow_seeds))
     apart = _apart(plan, "calibrated", setting, plan.attack, [of.sha256 for of in shadows])
-    beyond.train_calibrated_patches(apart, beyond.attacker_name(setting), shadows)
+    beyond.train_calibrated_patches(apart, attacker_name(setting, CALIBRATED_MAP), shadows)
     return apart
 
 

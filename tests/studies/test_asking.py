@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from segleak_utils import metrics
-from segleak_utils.attacks import contests, references
+from segleak_utils import metrics, representations, victims
+from segleak_utils.attacks import Outputs, contests, references
 from segleak_utils.studies import Plan, asking, experiment
 
 
@@ -26,6 +27,32 @@ def test_a_reference_that_was_trained_on_the_images_is_refused(plan):
             ask(plan, again, victim)
     with pytest.raises(ValueError, match="no reference for victim-0"):
         asking.case(plan, victim, [])
+
+
+@pytest.mark.slow
+def test_one_pass_keeps_the_loss_maps_and_a_survey_of_the_answers(plan, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path))
+    victim = experiment.network(plan, "victim-0")
+    few = replace(
+        victim, members=victim.members.subset([3, 1]), nonmembers=victim.nonmembers.subset([2])
+    )
+    told = asking.survey(plan, few)
+    monkeypatch.setattr(asking, "logit_batches", None)  # from here on nobody is asked
+    monkeypatch.setattr(asking.attacks, "ask", None)
+    shown, zones = asking.loss_outputs(plan, few), asking.told(plan, few, few)
+    monkeypatch.undo()
+    groups = [next(victims.posterior_batches(few.model, g)) for g in (few.members, few.nonmembers)]
+    posterior, masks = (torch.cat(parts) for parts in zip(*groups, strict=True))
+    expected = Outputs.of(posterior, masks, few.member)
+    assert torch.equal(shown.loss_maps, expected.loss_maps)
+    assert torch.equal(shown.masks, expected.masks) and np.array_equal(shown.member, few.member)
+    np.testing.assert_array_equal(zones, references.of_zones(shown))
+    np.testing.assert_allclose(told.dice, representations.dice(posterior, masks), rtol=1e-5)
+    top, labelled = posterior.amax(1), masks != 255
+    sure = [top[i][labelled[i]].mean().item() for i in range(3)]
+    np.testing.assert_allclose(told.confidence, sure, rtol=1e-5)
+    counts = victims.confusion_matrix(posterior.argmax(1), masks, few.members.n_classes)
+    assert np.array_equal(told.confusion.sum(0), counts)
 
 
 @pytest.mark.slow

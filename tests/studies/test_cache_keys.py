@@ -51,6 +51,7 @@ def network(sha256="a", members="m", nonmembers="n") -> SimpleNamespace:
         sha256=sha256,
         members=scenes(members),
         nonmembers=scenes(nonmembers),
+        identity={"network": sha256, "members": members, "nonmembers": nonmembers},
     )
 
 
@@ -97,6 +98,10 @@ def answers(_, network_, members, nonmembers):
     literature._answers(Plan(), network(network_, members, nonmembers))
 
 
+def survey(_, network_, members, nonmembers):
+    asking.survey(Plan(), network(network_, members, nonmembers))
+
+
 def whole_image_learned(_, network_, members, nonmembers, second, recipe, seed):
     shadows = [network(network_, members, nonmembers), network(second)]
     literature._whole_image(Plan(), network("v"), shadows, recipe, seed)
@@ -124,7 +129,7 @@ def patches(_, network_, members, nonmembers, attacker, n_patches, patch, seed):
     plan = plan_of(attack=AttackRecipe(patch=patch))
     trained = {"loss map": (None, {"sha256": attacker}), "concatenation": (None, {"sha256": "c"})}
     victim = network(network_, members, nonmembers)
-    standard._patch_scores(plan, victim, trained, n_patches, seed)
+    standard._patch_scores(plan, victim, [trained], n_patches, seed)
 
 
 def calibrated_patches(
@@ -185,6 +190,7 @@ STEPS: dict[str, tuple[Callable, dict[str, tuple]]] = {
     "blind": (blind, {"members": ("m", "o"), "nonmembers": ("n", "o")}),
     "miou": (miou, {"answers": ("a", "b")}),
     "answers": (answers, {}),
+    "survey": (survey, {}),
     "whole image, learned": (
         whole_image_learned,
         {"second": ("c", "d"), **IMAGE_RECIPES, "seed": (0, 1)},
@@ -233,7 +239,7 @@ STEPS: dict[str, tuple[Callable, dict[str, tuple]]] = {
         },
     ),
 }
-ASKED_ABOUT = {"answers", "whole image, learned", "whole image", "published", "patches"}
+ASKED_ABOUT = {"answers", "survey", "whole image, learned", "whole image", "published", "patches"}
 for _name in (*ASKED_ABOUT, "calibrated patches", "service"):
     STEPS[_name][1].update({("network_" if k == "network" else k): v for k, v in WHO.items()})
 

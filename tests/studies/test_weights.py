@@ -12,8 +12,10 @@ from types import SimpleNamespace
 import pytest
 
 from segleak_utils import data
+from segleak_utils.attacks.patchnets import CALIBRATED_MAP
 from segleak_utils.studies import Plan, Sizes, beyond, experiment, weights
 from segleak_utils.studies.experiment import network
+from segleak_utils.studies.patchattacks import attacker_name
 from segleak_utils.studies.shelf import manifest
 from segleak_utils.victims import Recipe
 
@@ -40,7 +42,7 @@ def test_two_networks_are_trained_in_two_processes(tmp_path, monkeypatch):
 
 def test_the_attackers_on_the_calibrated_map_are_trained_too(tmp_path, monkeypatch):
     """Each with both shadows of its setting; with a single shadow there is no reference for it."""
-    missing = {beyond.attacker_name(setting) for setting in experiment.SETTINGS}
+    missing = {attacker_name(setting, CALIBRATED_MAP) for setting in experiment.SETTINGS}
     asked = []
     monkeypatch.setattr(weights, "shipped", lambda folder, name: None if name in missing else name)
     monkeypatch.setattr(
