@@ -238,6 +238,9 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="a parameter, for every notebook that has it; repeatable",
     )
+    top.add_argument(
+        "--jobs", type=_at_least(1), metavar="N", help="notebooks side by side (2, on two cores)"
+    )
     top.add_argument("--cell-timeout", type=int, default=3600, metavar="SECONDS")
     top.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help=argparse.SUPPRESS)
     top.add_argument("--build", type=Path, default=ROOT / "build", help=argparse.SUPPRESS)
@@ -361,6 +364,7 @@ def notebooks(options: argparse.Namespace) -> int:
             only=only,
             overrides=overrides,
             cell_timeout=options.cell_timeout,
+            jobs=options.jobs,
         )
     except (execution.NotebookError, ValueError, FileNotFoundError) as error:
         print(f"segleak: {error}", file=sys.stderr)

@@ -16,11 +16,14 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from threading import Event
 
 import nbformat
 import papermill
+import psutil
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from segleak_utils.running import parameters, results
@@ -29,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PATTERN = "[0-9][0-9]_*.ipynb"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+THREADS = "OMP_NUM_THREADS"
 TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -87,13 +91,11 @@ def plan(paths: Iterable[Path], overrides: Mapping[str, object]) -> dict[Path, d
     return chosen
 
 
-_MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
-
-
-def kernel_environment(build: Path) -> dict[str, str]:
+def kernel_environment(build: Path, jobs: int = 1) -> dict[str, str]:
     """Return the variables under which kernel ``python3`` is this interpreter and finds segleak.
 
-    A kernel of that name which the user installed from elsewhere would win otherwise.
+    A kernel of that name which the user installed from elsewhere would win otherwise. With several
+    `jobs` side by side each has its share of the cores, unless the user has said how many.
     """
     folder = build.resolve() / "jupyter"
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -107,10 +109,9 @@ def kernel_environment(build: Path) -> dict[str, str]:
     variables = {k: os.pathsep.join(part for part in v if part) for k, v in joined.items()}
     # an MPLBACKEND of the user's shell would leave the notebooks without figures
     inline = "module://matplotlib_inline.backend_inline"
-    variables |= {"MPLBACKEND": inline, "SEGLEAK_BUILD": str(build.resolve())}
-    # glibc would give the memory of every large tensor back and ask for it again, page by page:
-    # a third of the time of a pass over some hundred images
-    return variables | dict.fromkeys(_MALLOC, str(2**32))
+    if jobs > 1 and THREADS not in os.environ:
+        variables[THREADS] = str(max(1, (os.cpu_count() or 1) // jobs))
+    return variables | {"MPLBACKEND": inline, "SEGLEAK_BUILD": str(build.resolve())}
 
 
 @contextlib.contextmanager
@@ -209,12 +210,19 @@ def _failure(name: str, notebook: Path, error: Exception) -> str:
 
 
 def run_notebook(
-    path: Path, build: Path, values: Mapping[str, object], *, cell_timeout: int, label: str = ""
+    path: Path,
+    build: Path,
+    values: Mapping[str, object],
+    *,
+    cell_timeout: int,
+    label: str = "",
+    stopped: Event | None = None,
 ) -> None:
     """Execute one notebook in its own folder; write notebook, HTML and figures below `build`.
 
     Raises NotebookError if a cell fails, takes longer than `cell_timeout` seconds, or if
-    ``hidden_errors`` finds something; the notebook as far as it came is ``NAME.failed.ipynb``.
+    ``hidden_errors`` finds something; the notebook as far as it came is ``NAME.failed.ipynb``. If
+    its kernel was ended because all were `stopped`, nothing is left of it.
     """
     name = path.stem
     partial = build / "notebooks" / f".{name}.part.ipynb"
@@ -233,7 +241,6 @@ def run_notebook(
             parameters=dict(values),
             kernel_name="python3",
             language="python",
-            cwd=path.parent,
             progress_bar=bar,
             start_timeout=120,
             execution_timeout=cell_timeout,
@@ -244,6 +251,8 @@ def run_notebook(
         os.replace(partial, failed)
         raise
     except Exception as error:
+        if stopped is not None and stopped.is_set():
+            raise NotebookError(f"{name} was stopped") from error
         message = _failure(name, partial, error)
         if partial.is_file():
             os.replace(partial, failed)
@@ -259,6 +268,57 @@ def run_notebook(
     results.write_whole(final, nbformat.writes(executed))
 
 
+def after(path: Path) -> set[str]:
+    """The notebooks whose kept answers this one would ask for again, were it run beside them.
+
+    Its metadata name them, ``{"segleak": {"after": ["00_start_here"]}}``.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    return set(notebook.metadata.get("segleak", {}).get("after", []))
+
+
+def _jobs() -> int:
+    """Two notebooks at a time where two kernels of 3.5 GB find cores and memory, else one."""
+    enough = (os.cpu_count() or 1) > 1 and psutil.virtual_memory().available > 8e9
+    return 2 if enough else 1
+
+
+def _side_by_side(
+    paths: Iterable[Path], run: Callable[[Path], None], jobs: int, stopped: Event
+) -> Iterator[Path]:
+    """Run notebooks, `jobs` at a time, each after those it names; yield each when it has ended.
+
+    What one of them raises ends the kernels of the others, and `stopped` is set.
+    """
+    waiting = {path: after(path) for path in paths}
+    running: dict[Future, Path] = {}
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            while waiting or running:
+                to_come = {path.stem for path in (*waiting, *running.values())}
+                free = [path for path in waiting if not waiting[path] & to_come]
+                if not (free or running):
+                    free = list(waiting)[:1]  # they wait for each other
+                for path in free[: jobs - len(running)]:
+                    running[pool.submit(run, path)] = path
+                    del waiting[path]
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    future.result()
+                    yield running.pop(future)
+        except BaseException:
+            stopped.set()
+            _end_kernels()
+            raise
+
+
+def _end_kernels() -> None:
+    """End this process's kernels: whoever waits for one of their cells is told that they died."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if "ipykernel_launcher" in child.cmdline():
+                child.kill()
+
+
 def run_notebooks(
     folder: Path = ROOT / "notebooks",
     build: Path = ROOT / "build",
@@ -267,30 +327,39 @@ def run_notebooks(
     overrides: Mapping[str, object] | None = None,
     cell_timeout: int = 3600,
     pattern: str = PATTERN,
+    jobs: int | None = None,
 ) -> None:
     """Run the notebooks in order, stop at the first failure, print the table at the end.
 
+    `jobs` of them run side by side (two where there is room for them), each `after` those it names.
     A full run starts from an empty table; with `only`, the rows of the other notebooks are kept.
     The durations in seconds are written to ``timings.json``. Raises ValueError for parameters
     (before anything runs), FileNotFoundError for an empty folder, NotebookError for a failure.
     """
-    only = tuple(only)
-    chosen = plan(choose(folder, only, pattern), overrides or {})
+    only, build = tuple(only), build.resolve()
+    chosen = plan(choose(folder.resolve(), only, pattern), overrides or {})
     results.forget([path.stem for path in chosen] if only else None, build)
+    jobs = min(jobs or _jobs(), len(chosen))
+    numbers = {path: k for k, path in enumerate(chosen, start=1)}
     timings: dict[str, float] = {}
-    with _environ(kernel_environment(build)):
-        for number, (path, values) in enumerate(chosen.items(), start=1):
-            label = f"[{number}/{len(chosen)}] {path.stem}"
-            print(f"{label} … ", end="", flush=True)
-            began = time.perf_counter()
-            try:
-                run_notebook(path, build, values, cell_timeout=cell_timeout, label=label)
-            except BaseException:
-                print("failed", flush=True)
-                raise
+    stopped = Event()
+
+    def run(path: Path) -> None:
+        label = f"[{numbers[path]}/{len(chosen)}] {path.stem}"
+        began, outcome = time.perf_counter(), "failed"
+        try:
+            how = {"cell_timeout": cell_timeout, "label": label, "stopped": stopped}
+            run_notebook(path, build, chosen[path], **how)
             timings[path.stem] = round(time.perf_counter() - began, 1)
-            print(f"{timings[path.stem]:.0f} s", flush=True)
-            results.write_whole(build / "timings.json", json.dumps(timings, indent=1) + "\n")
+            outcome = f"{timings[path.stem]:.0f} s"
+        finally:
+            print(f"{label} … {outcome}", flush=True)
+
+    # the kernels start where the notebooks are; a process has one working folder
+    with contextlib.chdir(folder), _environ(kernel_environment(build, jobs)):
+        for _ in _side_by_side(chosen, run, jobs, stopped):
+            ordered = dict(sorted(timings.items()))
+            results.write_whole(build / "timings.json", json.dumps(ordered, indent=1) + "\n")
     rows = results.read(build)
     print(f"\n{results.table(rows) if rows else 'No notebook recorded a result.'}")
     print(f"\nIn {build}: notebooks/, html/, figures/, results.json, results.csv, timings.json")

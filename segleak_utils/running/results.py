@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -98,9 +99,13 @@ def write(rows: Iterable[ResultRow], build: Path | None = None) -> None:
 
 def record(rows: Iterable[ResultRow], build: Path | None = None) -> None:
     """Add rows to the table; a row with the same key as an older one takes its place."""
-    merged = {row.key: row for row in read(build)}
-    merged.update({row.key: row for row in rows})
-    write(merged.values(), build)
+    build = build or build_folder()
+    build.mkdir(parents=True, exist_ok=True)
+    with FileLock(build / ".results.lock"):  # two notebooks may run side by side
+        merged = {row.key: row for row in read(build)}
+        merged.update({row.key: row for row in rows})
+        # in the order of the notebooks, whichever came first
+        write(sorted(merged.values(), key=lambda row: row.notebook), build)
 
 
 def forget(notebooks: Iterable[str] | None = None, build: Path | None = None) -> None:

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from threading import Event
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -137,6 +139,7 @@ def test_run_leaves_notebooks_pages_figures_and_timings(good):
         "figures/01_good-02-2.png",
         "figures/other-01-1.png",
         "jupyter/kernels/python3/kernel.json",
+        ".results.lock",
         "results.json",
         "results.csv",
         "timings.json",
@@ -173,7 +176,7 @@ def test_failing_cell_is_named_and_the_rest_is_not_run(tmp_path, capsys):
     notebook(tmp_path, "02_never", "1")
     build = tmp_path / "build"
     code = run.main(
-        ["--no-install", "-p", "size=2", "--notebooks", str(tmp_path), "--build", str(build)]
+        ["--no-install", "--jobs=1", "-psize=2", f"--notebooks={tmp_path}", f"--build={build}"]
     )
     assert code == 1
     shown = capsys.readouterr()
@@ -181,6 +184,61 @@ def test_failing_cell_is_named_and_the_rest_is_not_run(tmp_path, capsys):
     assert "02_never" not in shown.out
     assert [p.name for p in (build / "notebooks").iterdir()] == ["01_fails.failed.ipynb"]
     assert not (build / "html").exists()
+
+
+@pytest.mark.slow
+def test_a_failure_ends_the_kernel_beside_it(tmp_path, capsys):
+    marker = tmp_path / "kernel.pid"
+    long = f"import os, time\nopen({str(marker)!r}, 'w').write(str(os.getpid()))\ntime.sleep(200)"
+    fails = f"import os, time\nwhile not os.path.exists({str(marker)!r}): time.sleep(0.1)\n1 / 0"
+    notebook(tmp_path, "01_long", long)
+    notebook(tmp_path, "02_fails", fails)
+    began = time.monotonic()
+    with pytest.raises(execution.NotebookError, match="02_fails failed in cell 0"):
+        execution.run_notebooks(tmp_path, tmp_path / "build", jobs=2)
+    assert time.monotonic() - began < 100
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(marker.read_text()), 0)
+    left = [path.name for path in (tmp_path / "build" / "notebooks").iterdir()]
+    assert left == ["02_fails.failed.ipynb"]
+    shown = capsys.readouterr().out
+    assert "[1/2] 01_long … failed" in shown and "[2/2] 02_fails … failed" in shown
+
+
+def test_notebooks_run_side_by_side_each_after_those_it_names(tmp_path):
+    paths = {}
+    for name, names in (("01_a", ["02_b"]), ("02_b", []), ("03_c", ["03_c"]), ("04_d", ["01_a"])):
+        paths[name] = tmp_path / f"{name}.ipynb"
+        made = new_notebook(metadata={"segleak": {"after": names}})
+        nbformat.write(made, paths[name])
+    order, together, now = [], [], set()
+
+    def run(path):
+        order.append(path.stem)
+        now.add(path.stem)
+        together.append(len(now))
+        time.sleep(0.2)
+        now.remove(path.stem)
+
+    ended = [path.stem for path in execution._side_by_side(paths.values(), run, 2, Event())]
+    assert sorted(order) == sorted(ended) == list(paths)
+    assert order.index("02_b") < order.index("01_a") < order.index("04_d")
+    assert order[-1] == "03_c" and max(together) <= 2  # it waits for itself, and is not forgotten
+    together.clear()
+    alone = [tmp_path / f"0{k}_x.ipynb" for k in range(4)]
+    for path in alone:
+        nbformat.write(new_notebook(), path)
+    assert set(execution._side_by_side(alone, run, 2, Event())) == set(alone)
+    assert max(together) == 2
+
+
+def test_kernels_side_by_side_share_the_cores_unless_somebody_said_how(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv(execution.THREADS, raising=False)
+    assert execution.kernel_environment(tmp_path, 2)[execution.THREADS] == "4"
+    assert execution.THREADS not in execution.kernel_environment(tmp_path)
+    monkeypatch.setenv(execution.THREADS, "3")
+    assert execution.THREADS not in execution.kernel_environment(tmp_path, 2)
 
 
 def test_slow_cell_is_stopped(tmp_path):
@@ -235,3 +293,11 @@ def test_hidden_errors_looks_into_output_widgets(output, expected):
         "cell 1 was not run",
         f"in a widget's callback: {expected}",
     ]
+
+
+@pytest.mark.parametrize(("cores", "gigabytes", "jobs"), [(2, 16, 2), (1, 16, 1), (8, 4, 1)])
+def test_two_notebooks_at_a_time_need_cores_and_memory(cores, gigabytes, jobs, monkeypatch):
+    memory = SimpleNamespace(available=gigabytes * 1e9)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(execution.psutil, "virtual_memory", lambda: memory)
+    assert execution._jobs() == jobs
