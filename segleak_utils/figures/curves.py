@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from segleak_utils import metrics
 from segleak_utils.figures.scenes import Example, colour_mask
@@ -369,6 +371,10 @@ def render_grouped(
 # --------------------------------------------------------------------------------- the defences
 
 
+SERVICE = (11.4, 3.9)  # inches
+LOSS = "loss of the true class (nats)"
+
+
 @styled
 def render_service(
     pair: Sequence[Example],
@@ -382,37 +388,56 @@ def render_service(
     A row for each scene, framed by group: image | prediction | confidence | loss map. The scales
     are the same at every call, so that two pictures can be compared.
     """
-    # fixed places: a layout engine would take longer than everything else here
-    figure = plt.figure(figsize=(11.4, 3.9), layout="none")
+    # fixed places, and one pair of axes for all pictures: a layout engine, or axes for each of
+    # them, would take longer than everything else here
+    figure = plt.figure(figsize=SERVICE, layout="none")
     figure.suptitle(title, y=0.995)
+    wall = figure.add_axes((0, 0, 1, 1), xlim=(0, SERVICE[0]), ylim=(0, SERVICE[1]))
+    wall.set_axis_off()
     names = ("image", "released prediction", "released confidence", "loss map")
     limits = (None, None, (0, 1, "cividis"), (0, 5, "magma"))
     for row, (example, colour) in enumerate(zip(pair, (MEMBER, NONMEMBER), strict=True)):
+        height, width = example.mask.shape
         pictures = (
             example.image.permute(1, 2, 0).numpy(),
             colour_mask(example.posterior.argmax(0), palette),
             example.posterior.amax(0).numpy(),
             example.loss.numpy(),
         )
+        wide = min(1.95, 1.13 * width / height)
+        high = wide * height / width
         for column, (values, limit) in enumerate(zip(pictures, limits, strict=True)):
-            place = 0.028 + 0.179 * column, 0.6 - 0.31 * row, 0.173, 0.29
-            axis = figure.add_axes(place, xticks=[], yticks=[])
-            low, high, scale = limit or (None, None, None)
-            shown = axis.imshow(values, vmin=low, vmax=high, cmap=scale)
-            for spine in axis.spines.values():
-                spine.set(visible=True, color=colour, linewidth=2.5)
+            left, low = 0.32 + 2.02 * column + (1.95 - wide) / 2, 2.905 - 1.21 * row - high / 2
+            least, most, scale = limit or (None, None, None)
+            edges = (left, left + wide, low, low + high)
+            wall.imshow(values, vmin=least, vmax=most, cmap=scale, extent=edges, aspect="auto")
+            wall.add_patch(
+                Rectangle((left, low), wide, high, fill=False, edgecolor=colour, lw=2.5, zorder=3)
+            )
             if row == 0:
-                axis.set_title(names[column], fontsize=10)
+                wall.text(left + wide / 2, low + high + 0.08, names[column], ha="center")
             elif limit:
-                bar = figure.colorbar(
-                    shown, cax=figure.add_axes((place[0] + 0.01, 0.19, place[2] - 0.02, 0.028)),
-                    orientation="horizontal", extend="neither" if column == 2 else "max",
-                )  # fmt: skip
-                bar.set_label(("probability", "loss of the true class (nats)")[column - 2])
+                _scale_bar(wall, left, wide, limit, ("probability", LOSS)[column - 2])
             if column == 0:
-                axis.set_ylabel(example.title, color=colour, fontsize=10)
+                wall.text(left - 0.09, low + high / 2, example.title, color=colour, rotation=90,
+                          ha="right", va="center")  # fmt: skip
+    wall.set(xlim=(0, SERVICE[0]), ylim=(0, SERVICE[1]))
     _small_rocs(figure, scores, member)
     return figure
+
+
+def _scale_bar(
+    wall: Axes, left: float, wide: float, limit: tuple[float, float, str], label: str
+) -> None:
+    """A colour bar on the wall of pictures; what exceeds a loss's scale has its last colour."""
+    least, most, scale = limit
+    edges = (left + 0.1, left + wide - 0.1, 0.75, 0.86)
+    wall.imshow(np.linspace(0, 1, 256)[None], cmap=scale, extent=edges, aspect="auto")
+    ticks = np.linspace(least, most, 3)  # each text takes as long as an image
+    for at, value in zip(np.linspace(*edges[:2], len(ticks)), ticks, strict=True):
+        over = "≥ " if label == LOSS and value == most else ""
+        wall.text(at, 0.68, f"{over}{value:g}", ha="center", va="top", fontsize=9)
+    wall.text(left + wide / 2, 0.44, label, ha="center", va="top")
 
 
 def _small_rocs(figure: Figure, scores: Mapping[str, np.ndarray], member: np.ndarray) -> None:
@@ -432,6 +457,9 @@ def _small_rocs(figure: Figure, scores: Mapping[str, np.ndarray], member: np.nda
     log.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(1 / curve.n_members, 1))
     log.minorticks_off()
     log.set_xlabel("false positive rate", fontsize=9)
+    linear.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+    for side in (log.xaxis, log.yaxis):
+        side.set_major_formatter("{x:g}")  # to typeset powers of ten takes half as long as the rest
     for axis in (linear, log):
         axis.set_ylabel("true positive rate", fontsize=9)
         axis.tick_params(labelsize=8)

@@ -50,8 +50,9 @@ class Example:
     def through(self, release: Release, seed: int) -> Example:
         """The scene as somebody sees it who is given only what a defence releases."""
         generator = torch.Generator().manual_seed(seed)
-        posterior = release(self.posterior[None], generator)
-        loss = representations.structured_loss_map(posterior, self.mask[None])
+        # a slider asks again and again, and the posterior is one that was looked at before
+        posterior = release(self.posterior[None], generator, check=False)
+        loss = representations.structured_loss_map(posterior, self.mask[None], check=False)
         return replace(self, posterior=posterior[0], loss=loss[0, 0])
 
 
