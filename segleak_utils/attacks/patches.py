@@ -6,7 +6,8 @@ It is learned on shadows only. Throughout, a higher score means "member".
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -244,8 +245,9 @@ def train_attacker(
         position=line,
     )
     for epoch in bar:
-        total = _one_epoch(net, shadows, learn, recipe, optimiser, schedule, generator)
-        scores, member = _select_scores(net, shadows, select, recipe, seed)
+        with _one_thread(isinstance(net, PatchNet)):
+            total = _one_epoch(net, shadows, learn, recipe, optimiser, schedule, generator)
+            scores, member = _select_scores(net, shadows, select, recipe, seed)
         auc = float(roc_auc_score(member, scores))
         run["history"].append({"epoch": epoch + 1, "loss": total / steps, "select_auc": auc})
         bar.set_postfix(loss=f"{total / steps:.3f}", select_auc=f"{auc:.3f}")
@@ -260,6 +262,17 @@ def train_attacker(
             replace_file(checkpoint, lambda part, state=state: torch.save(state, part))
     net.load_state_dict(run["kept"])
     return net.eval(), run["history"], tuple(part.cpu().numpy() for part in run["aside"])
+
+
+@contextmanager
+def _one_thread(wanted: bool) -> Iterator[None]:
+    """The laptop's net learns the same however many cores there are: sums in one order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if wanted else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _one_epoch(net, shadows, learn, recipe, optimiser, schedule, generator) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -303,3 +304,24 @@ def test_an_interrupted_training_ends_in_the_weights_of_an_uninterrupted_one(tmp
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(ValueError, match="cannot be read"):
         train(checkpoint=path)
+
+
+def test_training_does_not_depend_on_the_number_of_threads():
+    recipe = AttackRecipe(patch=32, epochs=1, batch=4, width=8, select_share=0.2)
+    before, nets = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            shadow = outputs_of(40, seed=1)
+            large = replace(
+                shadow,
+                loss_maps=shadow.loss_maps.repeat(1, 1, 4, 4),
+                masks=shadow.masks.repeat(1, 4, 4),
+                posteriors=None,
+            )
+            nets.append(train_attacker(recipe, [large], seed=0, progress=None)[0])
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    weights = (net.state_dict().values() for net in nets)
+    assert all(torch.equal(p, q) for p, q in zip(*weights, strict=True))
