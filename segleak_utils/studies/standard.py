@@ -39,10 +39,7 @@ def bars(plan: Plan, setting: str, victim: Network, shadows: list[Network]) -> C
     All learning and all thresholds come from the shadows.
     Raises ValueError where the victim's scenes and a shadow's overlap.
     """
-    if not shadows:
-        raise ValueError("no shadow to learn from; at least one is needed")
-    for of in shadows:
-        check_apart(victim, of)
+    _check_shadows(victim, shadows)
     return bars_of(
         victim.name,
         setting_name(plan, setting),
@@ -50,6 +47,14 @@ def bars(plan: Plan, setting: str, victim: Network, shadows: list[Network]) -> C
         [loss_outputs(plan, of) for of in shadows],
         [blind_features(plan, of.members, of.nonmembers) for of in (victim, *shadows)],
     )
+
+
+def _check_shadows(victim: Network, shadows: list[Network]) -> None:
+    """Raise ValueError without a shadow, or for one that shares scenes with the victim."""
+    if not shadows:
+        raise ValueError("no shadow to learn from; at least one is needed")
+    for of in shadows:
+        check_apart(victim, of)
 
 
 def contest(
@@ -67,8 +72,7 @@ def contest(
     `also`: attackers of other contests on this victim, scored in the same pass and kept for them.
     Raises ValueError where the victim's scenes and a shadow's overlap.
     """
-    for of in shadows:
-        check_apart(victim, of)
+    _check_shadows(victim, shadows)
     trained = {r: attacker(plan, setting, r, shadows) for r in patchnets.REPRESENTATIONS}
     # before the bars, which need the loss maps that this pass keeps
     scored = _patch_scores(plan, victim, [trained, *also], n_patches, seed)
