@@ -164,6 +164,8 @@ def test_a_conversion_by_processes_that_is_ended_leaves_no_torn_file_and_no_work
         text=True,
         start_new_session=True,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        # a shell that runs the tests in the background has them ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for _ in range(1200):  # until the first label is there
         if any(root.rglob("cityscapes_labels/*.png")) or process.poll() is not None:
