@@ -257,9 +257,9 @@ def near_boundary(mask: torch.Tensor, within: int = 2) -> torch.Tensor:
     tensor([[[False, False,  True,  True, False, False, False]]])
     """
     _check_mask_shape(mask)
-    labels, labelled = mask.byte(), mask != VOID
-    # void, 255, is above all classes; and where a pixel has a class, 0 never is the highest
-    highest, lowest = labels.masked_fill(~labelled, 0), labels
+    labels = mask.short() if mask.dtype == torch.uint8 else mask  # room for the -1
+    labelled = mask != VOID
+    highest, lowest = labels.masked_fill(~labelled, -1), labels  # void, 255, is above all classes
     for side in (1, 2):
         highest = _over_neighbours(torch.maximum, highest, side, within)
         lowest = _over_neighbours(torch.minimum, lowest, side, within)

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 
 from segleak_utils import metrics
 from segleak_utils.figures.scenes import Example, colour_mask
-from segleak_utils.figures.style import LOOKS, MEMBER, NONMEMBER, axes_of, styled
+from segleak_utils.figures.style import LOOKS, LOSS_LABEL, MEMBER, NONMEMBER, axes_of, styled
 from segleak_utils.metrics import Interval
 
 
@@ -372,7 +372,6 @@ def render_grouped(
 
 
 SERVICE = (11.4, 3.9)  # inches
-LOSS = "loss of the true class (nats)"
 
 
 @styled
@@ -392,7 +391,7 @@ def render_service(
     # them, would take longer than everything else here
     figure = plt.figure(figsize=SERVICE, layout="none")
     figure.suptitle(title, y=0.995)
-    wall = figure.add_axes((0, 0, 1, 1), xlim=(0, SERVICE[0]), ylim=(0, SERVICE[1]))
+    wall = figure.add_axes((0, 0, 1, 1))
     wall.set_axis_off()
     names = ("image", "released prediction", "released confidence", "loss map")
     limits = (None, None, (0, 1, "cividis"), (0, 5, "magma"))
@@ -417,11 +416,11 @@ def render_service(
             if row == 0:
                 wall.text(left + wide / 2, low + high + 0.08, names[column], ha="center")
             elif limit:
-                _scale_bar(wall, left, wide, limit, ("probability", LOSS)[column - 2])
+                _scale_bar(wall, left, wide, limit, ("probability", LOSS_LABEL)[column - 2])
             if column == 0:
                 wall.text(left - 0.09, low + high / 2, example.title, color=colour, rotation=90,
                           ha="right", va="center")  # fmt: skip
-    wall.set(xlim=(0, SERVICE[0]), ylim=(0, SERVICE[1]))
+    wall.set(xlim=(0, SERVICE[0]), ylim=(0, SERVICE[1]))  # in inches; each picture has changed it
     _small_rocs(figure, scores, member)
     return figure
 
@@ -435,7 +434,7 @@ def _scale_bar(
     wall.imshow(np.linspace(0, 1, 256)[None], cmap=scale, extent=edges, aspect="auto")
     ticks = np.linspace(least, most, 3)  # each text takes as long as an image
     for at, value in zip(np.linspace(*edges[:2], len(ticks)), ticks, strict=True):
-        over = "≥ " if label == LOSS and value == most else ""
+        over = "≥ " if label == LOSS_LABEL and value == most else ""
         wall.text(at, 0.68, f"{over}{value:g}", ha="center", va="top", fontsize=9)
     wall.text(left + wide / 2, 0.44, label, ha="center", va="top")
 

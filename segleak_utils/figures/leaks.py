@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from segleak_utils.figures.scenes import bare, show_picture
-from segleak_utils.figures.style import LOOKS, MEMBER, NONMEMBER, axes_of, styled
+from segleak_utils.figures.style import LOOKS, LOSS_LABEL, MEMBER, NONMEMBER, axes_of, styled
 from segleak_utils.metrics import Interval
 
 
@@ -57,7 +57,7 @@ def render_leak_maps(rows: Mapping[str, tuple[Tensor, Tensor, Tensor, Tensor]]) 
     for axis, name in zip(axes[0], titles, strict=True):
         axis.set_title(name)
     bar = figure.colorbar(dark, ax=axes[:, :3], location="bottom", shrink=0.5, extend="max")
-    bar.set_label("loss of the true class (nats)")
+    bar.set_label(LOSS_LABEL)
     bar = figure.colorbar(shown, ax=axes[:, 3], location="bottom", extend="both")
     bar.set_label("score of a thousand pixels (blue: member)")
     return figure

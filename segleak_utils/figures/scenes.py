@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from segleak_utils import representations, victims
 from segleak_utils.data import VOID, Scenes
 from segleak_utils.defenses import Release
-from segleak_utils.figures.style import LOOKS, MEMBER, NONMEMBER, STYLE, axes_of, styled
+from segleak_utils.figures.style import LOOKS, LOSS_LABEL, MEMBER, NONMEMBER, STYLE, axes_of, styled
 
 _VOID_COLOUR = (0, 0, 0)
 
@@ -50,9 +50,8 @@ class Example:
     def through(self, release: Release, seed: int) -> Example:
         """The scene as somebody sees it who is given only what a defence releases."""
         generator = torch.Generator().manual_seed(seed)
-        # a slider asks again and again, and the posterior is one that was looked at before
-        posterior = release(self.posterior[None], generator, check=False)
-        loss = representations.structured_loss_map(posterior, self.mask[None], check=False)
+        posterior = release(self.posterior[None], generator)
+        loss = representations.structured_loss_map(posterior, self.mask[None])
         return replace(self, posterior=posterior[0], loss=loss[0, 0])
 
 
@@ -135,7 +134,7 @@ def render_examples(examples: Sequence[Example], palette: np.ndarray, title: str
     for axis, name in zip(axes[0], names, strict=True):
         axis.set_title(name)
     bar = figure.colorbar(shown, ax=axes[:, 3], shrink=0.9, extend="max")
-    bar.set_label("loss of the true class (nats)")
+    bar.set_label(LOSS_LABEL)
     figure.suptitle(title)
     return figure
 
@@ -163,7 +162,7 @@ def render_gallery(
             for spine in axis.spines.values():
                 spine.set(visible=True, color=colours[i], linewidth=4)
     bar = figure.colorbar(shown, ax=axes, shrink=0.7, extend="max", aspect=40)
-    bar.set_label("loss of the true class (nats)")
+    bar.set_label(LOSS_LABEL)
     return figure
 
 
@@ -321,7 +320,7 @@ def render_patch_strip(
             _frame(above, colour)
             _frame(below, colour)
     bar = figure.colorbar(shown, ax=axes, shrink=0.6, extend="max", aspect=30)
-    bar.set_label("loss of the true class (nats)")
+    bar.set_label(LOSS_LABEL)
     return figure
 
 

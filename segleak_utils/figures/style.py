@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 STYLE = Path(__file__).with_name("segleak.mplstyle")
 MEMBER, NONMEMBER = "#0072B2", "#D55E00"
+LOSS_LABEL = "loss of the true class (nats)"
 # One colour, marker and dash for each attack, wherever it appears: never told apart by colour only.
 LOOKS = (
     ("#000000", "o", "-"),

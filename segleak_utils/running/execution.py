@@ -241,6 +241,8 @@ def run_notebook(
             parameters=dict(values),
             kernel_name="python3",
             language="python",
+            # its own folder: papermill's `cwd` would move all notebooks that run beside it
+            resources={"metadata": {"path": str(path.parent.resolve())}},
             progress_bar=bar,
             start_timeout=120,
             execution_timeout=cell_timeout,
@@ -308,6 +310,8 @@ def _side_by_side(
         except BaseException:
             stopped.set()
             _end_kernels()
+            while wait(running, timeout=1).not_done:  # a kernel may have been about to start
+                _end_kernels()
             raise
 
 
@@ -337,7 +341,7 @@ def run_notebooks(
     (before anything runs), FileNotFoundError for an empty folder, NotebookError for a failure.
     """
     only, build = tuple(only), build.resolve()
-    chosen = plan(choose(folder.resolve(), only, pattern), overrides or {})
+    chosen = plan(choose(folder, only, pattern), overrides or {})
     results.forget([path.stem for path in chosen] if only else None, build)
     jobs = min(jobs or _jobs(), len(chosen))
     numbers = {path: k for k, path in enumerate(chosen, start=1)}
@@ -355,8 +359,9 @@ def run_notebooks(
         finally:
             print(f"{label} … {outcome}", flush=True)
 
-    # the kernels start where the notebooks are; a process has one working folder
-    with contextlib.chdir(folder), _environ(kernel_environment(build, jobs)):
+    if jobs > 1:
+        print(f"{len(chosen)} notebooks, {jobs} at a time", flush=True)
+    with _environ(kernel_environment(build, jobs)):
         for _ in _side_by_side(chosen, run, jobs, stopped):
             ordered = dict(sorted(timings.items()))
             results.write_whole(build / "timings.json", json.dumps(ordered, indent=1) + "\n")

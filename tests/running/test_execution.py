@@ -187,18 +187,24 @@ def test_failing_cell_is_named_and_the_rest_is_not_run(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_failure_ends_the_kernel_beside_it(tmp_path, capsys):
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_failure_ends_the_kernel_beside_it(begun, tmp_path, capsys):
+    """One that has begun with its notebook, and one that may be just about to start."""
     marker = tmp_path / "kernel.pid"
     long = f"import os, time\nopen({str(marker)!r}, 'w').write(str(os.getpid()))\ntime.sleep(200)"
     fails = f"import os, time\nwhile not os.path.exists({str(marker)!r}): time.sleep(0.1)\n1 / 0"
+    fails = fails if begun else "1 / 0"
     notebook(tmp_path, "01_long", long)
     notebook(tmp_path, "02_fails", fails)
     began = time.monotonic()
     with pytest.raises(execution.NotebookError, match="02_fails failed in cell 0"):
         execution.run_notebooks(tmp_path, tmp_path / "build", jobs=2)
     assert time.monotonic() - began < 100
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(marker.read_text()), 0)
+    if begun:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(marker.read_text()), 0)
+    kernels = execution.psutil.Process().children()
+    assert not any("ipykernel_launcher" in kernel.cmdline() for kernel in kernels)
     left = [path.name for path in (tmp_path / "build" / "notebooks").iterdir()]
     assert left == ["02_fails.failed.ipynb"]
     shown = capsys.readouterr().out

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from segleak_utils import data, synthstreets, victims
 from segleak_utils.attacks import AttackRecipe
 from segleak_utils.attacks.contests import BLIND, GLOBAL, LOGISTIC, Contest, patch_attack
-from segleak_utils.attacks.patchnets import REPRESENTATIONS
+from segleak_utils.attacks.patchnets import REPRESENTATIONS, PatchNet
 from segleak_utils.running import results
 from segleak_utils.studies import (
     Plan,
@@ -362,3 +363,28 @@ def test_camvid_goes_the_same_way(camvid_root, tmp_path, monkeypatch, capsys):
     for row in table:
         assert row.notebook == "camvid" and min(row.n_members, row.n_nonmembers) >= 20
         assert 0 < row.auc_low <= row.auc <= row.auc_high < 1
+
+
+@pytest.mark.slow
+def test_attackers_scored_beside_others_have_the_scores_that_they_have_alone(
+    contest_plan, tmp_path, monkeypatch
+):
+    victim = experiment.network(contest_plan, "victim-0")
+    few = replace(
+        victim, members=victim.members.subset([0, 1]), nonmembers=victim.nonmembers.subset([0])
+    )
+    groups = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        nets = {r: PatchNet(r, 19, 4).eval() for r in ("loss map", "concatenation")}
+        groups.append({r: (net, {"sha256": f"{seed} {r}"}) for r, net in nets.items()})
+    score = partial(standard._patch_scores, contest_plan, few, n_patches=2, seed=0)
+    monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path / "alone"))
+    alone = [score(groups=[group]) for group in groups]
+    monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path / "together"))
+    first = score(groups=groups)
+    monkeypatch.setattr(standard, "answers_of", None)  # the others are there
+    for found, expected in zip((first, score(groups=groups[1:])), alone, strict=True):
+        assert found.keys() == expected.keys()
+        assert all(np.array_equal(found[r], expected[r]) for r in expected)
+    assert not np.array_equal(alone[0]["loss map"], alone[1]["loss map"])
