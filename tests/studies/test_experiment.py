@@ -367,9 +367,9 @@ def test_camvid_goes_the_same_way(camvid_root, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_attackers_scored_beside_others_have_the_scores_that_they_have_alone(
-    contest_plan, tmp_path, monkeypatch
+    mini, tmp_path, monkeypatch
 ):
-    victim = experiment.network(contest_plan, "victim-0")
+    victim = network(mini.plan, "victim-0")
     few = replace(
         victim, members=victim.members.subset([0, 1]), nonmembers=victim.nonmembers.subset([0])
     )
@@ -378,7 +378,7 @@ def test_attackers_scored_beside_others_have_the_scores_that_they_have_alone(
         torch.manual_seed(seed)
         nets = {r: PatchNet(r, 19, 4).eval() for r in ("loss map", "concatenation")}
         groups.append({r: (net, {"sha256": f"{seed} {r}"}) for r, net in nets.items()})
-    score = partial(standard._patch_scores, contest_plan, few, n_patches=2, seed=0)
+    score = partial(standard._patch_scores, mini.plan, few, n_patches=2, seed=0)
     monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path / "alone"))
     alone = [score(groups=[group]) for group in groups]
     monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path / "together"))
