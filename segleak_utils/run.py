@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = "segleak.stamp"
 EXTRA = "all"  # what is installed beside the core
+SIDE_BY_SIDE = ["-n", "auto", "--dist", "loadgroup", "--no-loadscope-reorder"]
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 RELAUNCHED = "SEGLEAK_RELAUNCHED"
 
@@ -335,9 +336,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def run_tests(rest: list[str]) -> int:
-    """Run ruff and pytest; return the worst exit code. pytest's last line is printed last."""
+    """Run ruff and pytest; return the worst exit code. pytest's last line is printed last.
+
+    Where no files are named, two processes share out the tests (`tests/conftest.py`).
+    """
     os.chdir(ROOT)
-    commands = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["pytest", *rest]]
+    named = any(Path(word.partition("::")[0]).exists() for word in rest)
+    tests = ["pytest", *([] if named else SIDE_BY_SIDE), *rest]
+    commands = [["ruff", "check", "."], ["ruff", "format", "--check", "."], tests]
     codes = []
     for command in commands:
         print("segleak:", *command, flush=True)

@@ -6,6 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch counts the cores: each has its share of them
+    _share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _share)))
+
+import psutil
 import pytest
 
 from segleak_utils import studies
@@ -13,6 +18,35 @@ from segleak_utils.attacks import patchnets
 from segleak_utils.running import execution
 from segleak_utils.studies import experiment, patchattacks, shelf
 from segleak_utils.studies.plan import WEIGHTS
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two processes where there are cores and memory for both, each with kernels of its own."""
+    return 2 if (os.cpu_count() or 1) > 1 and psutil.virtual_memory().available > 12e9 else 1
+
+
+EXECUTED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A file's tests stay in one process, with what they share; so do all that ask for `build`.
+
+    These begin: the notebooks take longest, and the other process does the rest meanwhile.
+    """
+
+    def asks(item: pytest.Item, *names: str) -> bool:
+        return not set(names).isdisjoint(getattr(item, "fixturenames", ()))
+
+    config.stash[EXECUTED] = any(asks(item, "build") for item in items)
+    sharing = ("build", "contest_plan") if config.stash[EXECUTED] else ()
+    items.sort(key=lambda item: not asks(item, *sharing))
+    for item in items:
+        waits = asks(item, *sharing)
+        group = "notebooks" if waits else item.path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+        if waits:  # whichever comes first has all notebooks run
+            item.add_marker(pytest.mark.timeout(2400), append=False)
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +95,11 @@ def _contest_build(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def contest_plan(_contest_build, monkeypatch) -> studies.Plan:
-    """The default experiment with 200 non-members; what its networks said is kept for all tests."""
-    monkeypatch.setenv("SEGLEAK_BUILD", str(_contest_build))
-    return studies.Plan(studies.Sizes(n_nonmembers=200), progress=False)
+def contest_plan(request, monkeypatch) -> studies.Plan:
+    """The default experiment; what its networks said is kept for all tests.
+
+    Where the notebooks are run anyway it is what they have kept.
+    """
+    folder = "build" if request.config.stash[EXECUTED] else "_contest_build"
+    monkeypatch.setenv("SEGLEAK_BUILD", str(request.getfixturevalue(folder)))
+    return studies.Plan(progress=False)

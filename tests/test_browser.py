@@ -330,7 +330,6 @@ def test_a_broken_slider_is_reported(server):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
 def test_the_noise_slider_moves_by_keyboard_and_mouse(build, tmp_path, capsys):
     (tmp_path / "data").symlink_to(execution.ROOT / "data")  # the scenes that are there
     with lab(build, tmp_path) as server, opened(DEFENSES, server) as page:

@@ -267,3 +267,12 @@ def test_test_command_returns_the_worst_code_and_runs_pytest_last(monkeypatch):
     monkeypatch.setattr(os, "chdir", lambda folder: None)
     assert run.main(["--no-install", "test", "-x"]) == 1
     assert called == ["ruff", "ruff", "pytest"]
+
+
+@pytest.mark.parametrize("words", [["-m", "not slow"], ["tests/test_run.py::test_x", "-k", "a"]])
+def test_two_processes_share_out_the_tests_unless_files_are_named(monkeypatch, words):
+    called = []
+    monkeypatch.setattr("segleak_utils.run.relay", lambda command, env: called.append(command) or 0)
+    monkeypatch.chdir(run.ROOT)
+    assert run.main(["--no-install", "test", *words]) == 0
+    assert called[-1][2:] == ["pytest", *(run.SIDE_BY_SIDE if words[0] == "-m" else []), *words]

@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from tqdm.std import tqdm
 from segleak_utils.data.workers import in_processes
 
 Drawn = tuple[np.ndarray, np.ndarray]
+FILES = ("images.npy", "masks.npy")
 FEW = 60  # fewer scenes than this are drawn here: starting processes costs more than it saves
 
 
@@ -82,11 +83,14 @@ def _write_cache(folder: Path, drawn: Iterable[Drawn], shape: tuple[int, int, in
 
 
 def _checksums(folder: Path) -> list[str]:
-    sums = []
-    for name in ("images.npy", "masks.npy"):
-        with open(folder / name, "rb") as stream:
-            sums.append(hashlib.file_digest(stream, "sha256").hexdigest())
-    return sums
+    return [_checksum(path, path.stat().st_mtime_ns) for path in (folder / n for n in FILES)]
+
+
+@lru_cache
+def _checksum(path: Path, changed: int) -> str:
+    """Its SHA-256; what a process has read once is not read again until it has `changed`."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _open_cache(folder: Path) -> Drawn | None:

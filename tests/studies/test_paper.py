@@ -40,7 +40,7 @@ MINIATURE = {
 
 
 @pytest.fixture
-def build(tmp_path, monkeypatch) -> Path:
+def own(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path / "build"))
     return tmp_path / "build"
 
@@ -102,7 +102,7 @@ def test_a_missing_or_broken_setting(tmp_path):
 
 
 @pytest.mark.slow
-def test_from_the_data_set_to_the_table(tmp_path, build, capsys, monkeypatch):
+def test_from_the_data_set_to_the_table(tmp_path, own, capsys, monkeypatch):
     root = cityscapes_tree(tmp_path / "cs", 24, 8, size=SIZE)
     path = config(tmp_path)
     told = [path, "--root", f"cityscapes={root}"]
@@ -121,7 +121,7 @@ def test_from_the_data_set_to_the_table(tmp_path, build, capsys, monkeypatch):
     assert "images to ask" not in capsys.readouterr().out
     assert command("paper", *told, "attack") == 0
     out = capsys.readouterr().out
-    folder = build / "paper" / "miniature"
+    folder = own / "paper" / "miniature"
     assert (folder / "table.md").read_text().strip() in out
     assert not list((folder / "checkpoints").glob("*.pt*"))
 
@@ -193,7 +193,7 @@ def test_from_the_data_set_to_the_table(tmp_path, build, capsys, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("data", ["bdd100k", "mapillary"])
-def test_the_independent_setting(tmp_path, build, capsys, data):
+def test_the_independent_setting(tmp_path, own, capsys, data):
     """Another grid for the shadow than for the victim; Mapillary's labels converted by command."""
     roots = [f"cityscapes={cityscapes_tree(tmp_path / 'cs', 8, 6, size=SIZE)}"]
     counts = {"victim": [8, 6], "shadow": [8, 8]}
@@ -217,7 +217,7 @@ def test_the_independent_setting(tmp_path, build, capsys, data):
 
 
 @pytest.mark.slow
-def test_bad_command_lines(tmp_path, build, capsys):
+def test_bad_command_lines(tmp_path, own, capsys):
     path = config(tmp_path)
     for words, said in (
         (["--root", "kitti=x"], "NAME=DIR"),
@@ -253,7 +253,7 @@ def test_the_mean_iou_of_a_store_is_that_of_its_predictions(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_worker_that_fails_is_an_error(tmp_path, build, monkeypatch, capsys):
+def test_a_worker_that_fails_is_an_error(tmp_path, own, monkeypatch, capsys):
     root = cityscapes_tree(tmp_path / "cs", 24, 8, size=SIZE)
     monkeypatch.setattr(
         "segleak_utils.victims.processes.launch", lambda *_: [sys.executable, "-c", "exit(3)"]
@@ -261,4 +261,4 @@ def test_a_worker_that_fails_is_an_error(tmp_path, build, monkeypatch, capsys):
     words = [config(tmp_path), "--root", f"cityscapes={root}", "train", "--processes", 2]
     assert command("paper", *words) == 1
     assert "exit code 3" in capsys.readouterr().err
-    assert shelf.manifest(build / "paper" / "miniature" / "weights") == {}
+    assert shelf.manifest(own / "paper" / "miniature" / "weights") == {}

@@ -404,7 +404,6 @@ def text_of(cell) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
 def test_the_notebooks_run_on_the_examples(build, attackers, tmp_path):
     root = example_folder.make(tmp_path / "examples", n=12, drawn=ROOT / "data")
     own = tmp_path / "build"
