@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from segleak_utils.data import VOID
+from segleak_utils.checks import VOID, tensors
+from segleak_utils.checks.tensors import check_posterior, extremes  # noqa: F401
 
 # A probability of zero would give an infinite loss; the paper's public code stops at 1e-30.
 SMALLEST_PROBABILITY = 1e-30
@@ -28,31 +29,6 @@ SMALLEST_PROBABILITY = 1e-30
 # After the argmax defence a wrong pixel weighs -log(1e-30) = 69.08 and a right one 0. A net trained
 # on losses of about 0..5 would saturate, so such maps are brought back to about 1 by this factor.
 LOSS_SCALE = 1 / 50
-
-_MASK_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
-_FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-# How far the sum over classes may be from one: bfloat16 keeps 8 bits, so rounding alone moves a
-# probability by up to 0.4 %.
-_SUM_TOLERANCE = {torch.bfloat16: 1e-2}
-_DEFAULT_SUM_TOLERANCE = 1e-3
-
-
-def check_posterior(
-    posterior: torch.Tensor, mask: torch.Tensor | None = None, n_classes: int | None = None
-) -> None:
-    """Raise ValueError unless `posterior` is a distribution over classes that fits `mask`.
-
-    posterior: float [N, C, H, W]. mask: integer [N, H, W] or None. n_classes: expected C or None.
-    Refused: another dtype or number of dimensions, an empty batch, C other than `n_classes`, NaN or
-    infinite or negative probabilities, a pixel whose sum differs from one by more than 1e-3 (1e-2
-    for bfloat16), a mask on another grid, a label outside 0..C-1 that is not 255.
-    """
-    _check_posterior_shape(posterior, n_classes)
-    _check_posterior_values(posterior)
-    if mask is not None:
-        _check_mask_shape(mask, posterior)
-        _check_labels(mask, posterior.shape[1])
 
 
 def structured_loss_map(
@@ -67,7 +43,7 @@ def structured_loss_map(
     >>> structured_loss_map(posterior, torch.tensor([[[0, 255]]]))  # -log .5, and void
     tensor([[[[0.6931, 0.0000]]]])
     """
-    _check_pair(posterior, mask, check)
+    tensors.pair(posterior, mask, check)
     return _loss(posterior, mask)
 
 
@@ -83,28 +59,15 @@ def loss_map_of_logits(
     >>> loss_map_of_logits(logits, torch.tensor([[[0, 0]]]))  # -log 1/2 and -log 1/4
     tensor([[[[0.6931, 1.3863]]]])
     """
-    _check_posterior_shape(logits, name="logits")
-    _check_mask_shape(mask, logits)
+    tensors.posterior_shape(logits, name="logits")
+    tensors.mask_shape(mask, logits)
     if check:
         if not np.isfinite([float(value) for value in extremes(logits)]).all():
             raise ValueError("logits hold NaN or infinite values: mend the victim's output")
-        _check_labels(mask, logits.shape[1])
+        tensors.mask_labels(mask, logits.shape[1])
     # image by image: what is between stays in a CPU's cache
     images = zip(_widened(logits).split(1), mask.split(1), strict=True)
     return torch.cat([_loss(one.softmax(1), labels) for one, labels in images])
-
-
-def extremes(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Least and largest of a tensor, or NaN twice if it holds one.
-
-    >>> extremes(torch.tensor([2.0, 1.0, 3.0]))
-    (tensor(1.), tensor(3.))
-    """
-    # in the order of memory it takes a tenth of the time
-    if values.ndim == 4 and values.is_contiguous(memory_format=torch.channels_last):
-        values = values.permute(0, 2, 3, 1)
-    low, high = values.detach().aminmax()
-    return low, high
 
 
 def concatenation(
@@ -122,7 +85,7 @@ def concatenation(
             [0.0000, 0.0000],
             [1.0000, 0.0000]])
     """
-    _check_pair(posterior, mask, check)
+    tensors.pair(posterior, mask, check)
     return _stack_one_hot(posterior, mask, posterior.shape[1])
 
 
@@ -140,7 +103,7 @@ def labelled_loss_map(
             [0.0000, 0.0000],
             [1.0000, 0.0000]])
     """
-    _check_pair(posterior, mask, check)
+    tensors.pair(posterior, mask, check)
     return _stack_one_hot(_loss(posterior, mask), mask, posterior.shape[1])
 
 
@@ -153,9 +116,9 @@ def one_hot(mask: torch.Tensor, n_classes: int, *, check: bool = True) -> torch.
     tensor([[0., 1., 0.],
             [1., 0., 0.]])
     """
-    _check_mask_shape(mask)
+    tensors.mask_shape(mask)
     if check:
-        _check_labels(mask, n_classes)
+        tensors.mask_labels(mask, n_classes)
     batch, height, width = mask.shape
     nothing = torch.empty(batch, 0, height, width, device=mask.device)
     return _stack_one_hot(nothing, mask, n_classes)
@@ -177,9 +140,9 @@ def global_loss(
     """
     if posterior_or_loss_map.ndim == 4 and posterior_or_loss_map.shape[1] == 1:
         loss_map = posterior_or_loss_map
-        _check_loss_map(loss_map, mask, check)
+        tensors.loss_map(loss_map, mask, check)
     else:
-        _check_pair(posterior_or_loss_map, mask, check)
+        tensors.pair(posterior_or_loss_map, mask, check)
         loss_map = _loss(posterior_or_loss_map, mask)
     labelled = mask != VOID
     # In float64: 32 768 addends in float32 would leave five digits.
@@ -199,9 +162,9 @@ def class_losses(
     >>> class_losses(loss, torch.tensor([[[0, 0, 2]]]), 3)  # class 1 is absent
     tensor([[2.0000,    nan, 0.5000]])
     """
-    _check_loss_map(loss_map, mask, check)
+    tensors.loss_map(loss_map, mask, check)
     if check:
-        _check_labels(mask, n_classes)
+        tensors.mask_labels(mask, n_classes)
     total = _sum_by_class(loss_map[:, 0], mask, n_classes)
     pixels = _sum_by_class(torch.ones_like(loss_map[:, 0]), mask, n_classes)
     return (total / pixels).to(_result_dtype(loss_map))
@@ -216,9 +179,9 @@ def class_shares(mask: torch.Tensor, n_classes: int, *, check: bool = True) -> t
     >>> class_shares(torch.tensor([[[0, 0, 0, 1, 255]]]), 3)
     tensor([[0.7500, 0.2500, 0.0000]])
     """
-    _check_mask_shape(mask)
+    tensors.mask_shape(mask)
     if check:
-        _check_labels(mask, n_classes)
+        tensors.mask_labels(mask, n_classes)
     labelled = mask != VOID
     pixels = _sum_by_class(labelled.double(), mask, n_classes)
     return (pixels / _labelled_pixels(labelled)[:, None]).float()
@@ -234,7 +197,7 @@ def boundary_distance(mask: torch.Tensor) -> torch.Tensor:
     >>> boundary_distance(torch.tensor([[[0, 0, 0, 1, 1]]]))
     tensor([[[2., 1., 0., 0., 1.]]])
     """
-    _check_mask_shape(mask)
+    tensors.mask_shape(mask)
     labels = mask.cpu().numpy()
     edge = np.zeros(labels.shape, bool)
     across = labels[:, :, 1:] != labels[:, :, :-1]
@@ -256,7 +219,7 @@ def near_boundary(mask: torch.Tensor, within: int = 2) -> torch.Tensor:
     >>> near_boundary(torch.tensor([[[0, 0, 0, 1, 255, 255, 2]]]), within=1)
     tensor([[[False, False,  True,  True, False, False, False]]])
     """
-    _check_mask_shape(mask)
+    tensors.mask_shape(mask)
     labels = mask.short() if mask.dtype == torch.uint8 else mask  # room for the -1
     labelled = mask != VOID
     highest, lowest = labels.masked_fill(~labelled, -1), labels  # void, 255, is above all classes
@@ -292,7 +255,7 @@ def dice(posterior: torch.Tensor, mask: torch.Tensor, *, check: bool = True) -> 
     >>> dice(posterior, torch.tensor([[[0, 1]]]))  # 2 * .75 / (1 + 1) for both classes
     tensor([0.7500])
     """
-    _check_pair(posterior, mask, check)
+    tensors.pair(posterior, mask, check)
     n_classes = posterior.shape[1]
     labelled = mask != VOID
     _labelled_pixels(labelled)
@@ -314,9 +277,9 @@ def argmax_posterior(posterior: torch.Tensor, *, check: bool = True) -> torch.Te
     >>> argmax_posterior(torch.tensor([0.2, 0.5, 0.3]).view(1, 3, 1, 1)).flatten()
     tensor([0., 1., 0.])
     """
-    _check_posterior_shape(posterior)
+    tensors.posterior_shape(posterior)
     if check:
-        _check_posterior_values(posterior)
+        tensors.posterior_values(posterior)
     wide = _widened(posterior.detach())
     hot = _empty(wide.shape, wide)
     # Comparing with the maximum is vectorised; torch.argmax over the channel dimension is not, and
@@ -402,90 +365,3 @@ def _labelled_pixels(labelled: torch.Tensor) -> torch.Tensor:
             "leave it out, its loss does not exist"
         )
     return pixels
-
-
-def _check_pair(posterior: torch.Tensor, mask: torch.Tensor, values: bool) -> None:
-    _check_posterior_shape(posterior)
-    _check_mask_shape(mask, posterior)
-    if values:
-        _check_posterior_values(posterior)
-        _check_labels(mask, posterior.shape[1])
-
-
-def _check_floats(name: str, tensor: torch.Tensor, layout: str) -> None:
-    if not isinstance(tensor, torch.Tensor) or tensor.dtype not in _FLOAT_DTYPES:
-        found = getattr(tensor, "dtype", type(tensor).__name__)
-        raise ValueError(f"{name} must be a floating-point torch tensor {layout}, found {found}")
-    if tensor.ndim != 4 or tensor.numel() == 0:
-        raise ValueError(f"{name} must be {layout} and not empty, found {list(tensor.shape)}")
-
-
-def _check_posterior_shape(
-    posterior: torch.Tensor, n_classes: int | None = None, name: str = "posterior"
-) -> None:
-    _check_floats(name, posterior, "[N, C, H, W]")
-    found = posterior.shape[1]
-    if n_classes is not None and found != n_classes:
-        raise ValueError(f"{name} has {found} classes, expected {n_classes}")
-    if not 2 <= found <= VOID:
-        raise ValueError(f"{name} has {found} classes, expected 2 to {VOID} ({VOID} is void)")
-
-
-def _check_posterior_values(posterior: torch.Tensor) -> None:
-    # A minimum and a sum say it all: with none negative and sums near one, none can be large, and
-    # NaN or infinity survive in the sum.
-    posterior = posterior.detach()
-    smallest = float(posterior.amin())
-    if smallest < 0:
-        raise ValueError(
-            f"posterior has a negative probability ({smallest:.3g}): pass softmax outputs, not "
-            "logits, and renormalise after noise"
-        )
-    wide = torch.float64 if posterior.dtype == torch.float64 else torch.float32
-    off = float(posterior.sum(1, dtype=wide).sub_(1).abs_().amax())
-    if not np.isfinite(off):
-        raise ValueError("posterior holds NaN or infinite values: mend the victim's output")
-    tolerance = _SUM_TOLERANCE.get(posterior.dtype, _DEFAULT_SUM_TOLERANCE)
-    if off > tolerance:
-        raise ValueError(
-            f"posterior does not sum to one over classes: a pixel is off by {off:.3g} (allowed "
-            f"{tolerance:g}): apply softmax over dim 1, or renormalise"
-        )
-
-
-def _check_mask_shape(mask: torch.Tensor, partner: torch.Tensor | None = None) -> None:
-    if not isinstance(mask, torch.Tensor) or mask.dtype not in _MASK_DTYPES:
-        found = getattr(mask, "dtype", type(mask).__name__)
-        raise ValueError(f"mask must be an integer tensor (uint8 or int16 to int64), found {found}")
-    if mask.ndim != 3 or mask.numel() == 0:
-        raise ValueError(f"mask must be [N, H, W] and not empty, found {list(mask.shape)}")
-    if partner is not None:
-        expected = [partner.shape[0], *partner.shape[2:]]
-        if list(mask.shape) != expected:
-            raise ValueError(
-                f"mask is {list(mask.shape)} but posterior or loss map asks for {expected}: bring "
-                "both to one grid (masks by nearest neighbour)"
-            )
-
-
-def _check_labels(mask: torch.Tensor, n_classes: int) -> None:
-    labels = mask.masked_fill(mask == VOID, 0)
-    low, high = (int(value) for value in labels.aminmax())
-    if low < 0 or high >= n_classes:
-        raise ValueError(
-            f"mask holds label {low if low < 0 else high}, expected 0..{n_classes - 1} "
-            f"({n_classes} classes) or {VOID} for void"
-        )
-
-
-def _check_loss_map(loss_map: torch.Tensor, mask: torch.Tensor, values: bool) -> None:
-    _check_floats("loss map", loss_map, "[N, 1, H, W]")
-    if loss_map.shape[1] != 1:
-        raise ValueError(f"loss map must be [N, 1, H, W], found {list(loss_map.shape)}")
-    _check_mask_shape(mask, loss_map)
-    if values:
-        low, high = (float(value) for value in loss_map.detach().aminmax())
-        if not (low >= 0 and np.isfinite(high)):
-            raise ValueError(
-                f"loss map holds values from {low:.3g} to {high:.3g}, expected finite ones >= 0"
-            )

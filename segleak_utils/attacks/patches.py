@@ -24,8 +24,9 @@ from segleak_utils import representations
 from segleak_utils.attacks.outputs import Outputs, represent
 from segleak_utils.attacks.patchnets import PatchNet, Representation, dense_logits, mixed_logits
 from segleak_utils.attacks.windows import crop, cut, patch_corners
-from segleak_utils.data import keep_freed_memory, replace_file
+from segleak_utils.data import keep_freed_memory
 from segleak_utils.victims import best_device, device_of, has_bf16, resume
+from segleak_utils.whole import replace_file
 
 # On a CPU more of them at once fall out of its cache: 96 take ten times as long a patch.
 _PATCHES_AT_ONCE = 8

@@ -18,6 +18,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "scenes": ["Scenes", "files", "folder"],
         "splits": ["Split"],
         "streets": ["bdd100k", "cityscapes", "mapillary"],
-        "whole": ["replace_file", "sha256"],
     },
 )

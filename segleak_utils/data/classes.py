@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-VOID = 255
+from segleak_utils.checks import VOID  # noqa: F401
+
 CLASSES = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
     "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train",

@@ -17,8 +17,8 @@ from tqdm.std import tqdm
 
 from segleak_utils.data.classes import VOID
 from segleak_utils.data.imagefiles import Pair, expect_folders, read_labels
-from segleak_utils.data.whole import replace_file
 from segleak_utils.data.workers import in_processes
+from segleak_utils.whole import replace_file
 
 MAPILLARY_TRAIN_IDS = (
     (13, 41, 24), (15, 2), (17,), (6,), (3,), (45, 47), (48,), (50,), (30,), (29,),

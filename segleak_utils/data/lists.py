@@ -17,7 +17,7 @@ import numpy as np
 from segleak_utils.data.scenes import Scenes
 from segleak_utils.data.splits import Split
 from segleak_utils.data.streets import cityscapes
-from segleak_utils.data.whole import replace_file
+from segleak_utils.whole import replace_file
 
 # Members and non-members in the published lists, by setting and data set of the shadow victim.
 COUNTS: dict[tuple[str, str], dict[str, tuple[int, int]]] = {

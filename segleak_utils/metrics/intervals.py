@@ -60,8 +60,3 @@ class Interval:
 def clopper_pearson(hits: int, n: int, level: float) -> tuple[float, float]:
     limits = binomtest(hits, n).proportion_ci(level, "exact")
     return float(limits.low), float(limits.high)
-
-
-def check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}, expected between 0 and 1, such as .95")

@@ -18,7 +18,8 @@ from scipy.special import expit, logit
 from scipy.stats import binomtest, norm, rankdata, t
 from sklearn.metrics import roc_curve
 
-from segleak_utils.metrics.intervals import Interval, check_level, clopper_pearson
+from segleak_utils.checks import numbers
+from segleak_utils.metrics.intervals import Interval, clopper_pearson
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def roc(scores: ArrayLike, member: ArrayLike) -> Roc:
     >>> curve.fpr, curve.tpr
     (array([0. , 0. , 0.5, 0.5, 1. ]), array([0. , 0.5, 0.5, 1. , 1. ]))
     """
-    scores, member = _checked(scores, member)
+    scores, member = numbers.scored(scores, member)
     fpr, tpr, at_least = roc_curve(member, scores, drop_intermediate=False)
     # scikit-learn calls ">= threshold" positive; ">" gives the same points one threshold later.
     thresholds = np.append(at_least[1:], -np.inf)
@@ -80,8 +81,8 @@ def auc(
     >>> auc([3, 2, 1, 0], np.array([True, False, True, False])).value  # 3 of 4 pairs in order
     0.75
     """
-    scores, member = _checked(scores, member)
-    check_level(level)
+    scores, member = numbers.scored(scores, member)
+    numbers.level(level)
     inside, outside = scores[member], scores[~member]
     value, variance = _delong(inside, outside)
     n = min(len(inside), len(outside))
@@ -121,9 +122,9 @@ def paired_auc_difference(
     >>> str(paired_auc_difference(-order, np.exp(-order), member, seed=0))  # the same order
     '.00 [.00, .00]'
     """
-    scores_a, checked = _checked(scores_a, member, "scores_a")
-    scores_b, _ = _checked(scores_b, member, "scores_b")
-    check_level(level)
+    scores_a, checked = numbers.scored(scores_a, member, "scores_a")
+    scores_b, _ = numbers.scored(scores_b, member, "scores_b")
+    numbers.level(level)
     a, b = (_Pairs.of(scores[checked], scores[~checked]) for scores in (scores_a, scores_b))
     m, n = len(a.below), len(a.order)
     once = np.ones((1, m)), np.ones((1, n))
@@ -146,8 +147,8 @@ def tpr_at_fpr(scores: ArrayLike, member: ArrayLike, fpr: float, level: float = 
     >>> tpr_at_fpr(scores, np.arange(7) < 3, fpr=0.25).value  # one of four may be accused: the 7
     1.0
     """
-    scores, member = _checked(scores, member)
-    check_level(level)
+    scores, member = numbers.scored(scores, member)
+    numbers.level(level)
     inside, outside = scores[member], np.sort(scores[~member])
     if not 0 < fpr <= 1:
         raise ValueError(f"fpr is {fpr}, expected more than 0 and at most 1")
@@ -170,8 +171,8 @@ def mean_difference(values: ArrayLike, member: ArrayLike, level: float = 0.95) -
     >>> mean_difference([3, 5, 1, 1], np.array([True, True, False, False])).value
     3.0
     """
-    values, member = _checked(values, member, "values")
-    check_level(level)
+    values, member = numbers.scored(values, member, "values")
+    numbers.level(level)
     inside, outside = values[member], values[~member]
     parts = np.array([x.var(ddof=1) / len(x) for x in (inside, outside)])
     value, half = float(inside.mean() - outside.mean()), 0.0
@@ -214,7 +215,7 @@ def accuracy_at(
     0.75
     """
     right, member = _calls(scores, member, threshold)
-    check_level(level)
+    numbers.level(level)
     low, high = clopper_pearson(int(right.sum()), len(right), level)
     return Interval(float(right.mean()), low, high, int(member.sum()), int((~member).sum()), level)
 
@@ -232,7 +233,7 @@ def balanced_accuracy_at(
     0.625
     """
     right, member = _calls(scores, member, threshold)
-    check_level(level)
+    numbers.level(level)
     shares = np.array([right[member].mean(), right[~member].mean()])
     limits = np.array(
         [
@@ -250,7 +251,7 @@ def _calls(
     scores: ArrayLike, member: ArrayLike, threshold: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which images are called right, and the checked labels."""
-    scores, member = _checked(scores, member)
+    scores, member = numbers.scored(scores, member)
     if np.isnan(threshold):
         raise ValueError("threshold is NaN: choose it by best_threshold on shadow scores")
     return (scores > threshold) == member, member
@@ -325,30 +326,3 @@ def _counts(rng: np.random.Generator, n: int, n_boot: int) -> NDArray[np.intp]:
 def _percentiles(resampled: NDArray[np.float64], level: float) -> tuple[float, float]:
     low, high = np.quantile(resampled, [0.5 - level / 2, 0.5 + level / 2])
     return float(low), float(high)
-
-
-def _checked(
-    scores: ArrayLike, member: ArrayLike, name: str = "scores"
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    scores, member = np.asarray(scores), np.asarray(member)
-    if scores.ndim != 1 or scores.dtype.kind not in "iuf":
-        raise ValueError(
-            f"{name} must be real numbers [n], found {scores.dtype} {list(scores.shape)}"
-        )
-    if member.dtype != bool:
-        raise ValueError(
-            f"member must be boolean, found {member.dtype}: a 0/1 array may mean either, so write "
-            "`labels == 1`"
-        )
-    if member.shape != scores.shape:
-        raise ValueError(f"{name} has {len(scores)} entries but member is {list(member.shape)}")
-    scores = scores.astype(np.float64)
-    bad = np.flatnonzero(~np.isfinite(scores))
-    if len(bad):
-        raise ValueError(
-            f"{name} holds {len(bad)} NaN or infinite values, the first at index {bad[0]}"
-        )
-    for group, n in (("members", member.sum()), ("non-members", (~member).sum())):
-        if n < 2:
-            raise ValueError(f"{n} {group} among {len(scores)} {name}, expected at least 2")
-    return scores, member

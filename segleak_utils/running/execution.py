@@ -27,6 +27,7 @@ import psutil
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from segleak_utils.running import parameters, results
+from segleak_utils.whole import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 PATTERN = "[0-9][0-9]_*.ipynb"
@@ -101,7 +102,7 @@ def kernel_environment(build: Path, jobs: int = 1) -> dict[str, str]:
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     command.append("--log-level=CRITICAL")  # or it complains on the terminal, about TCP and Ctrl-C
     kernel = {"argv": command, "display_name": "Python 3 (segleak)", "language": "python"}
-    results.write_whole(folder / "kernels" / "python3" / "kernel.json", json.dumps(kernel))
+    write_whole(folder / "kernels" / "python3" / "kernel.json", json.dumps(kernel))
     joined = {
         "JUPYTER_PATH": [str(folder), os.environ.get("JUPYTER_PATH", "")],
         "PYTHONPATH": [str(ROOT), os.environ.get("PYTHONPATH", "")],
@@ -265,9 +266,9 @@ def run_notebook(
     # names, not the paths of this machine
     executed.metadata.papermill.update(input_path=path.name, output_path=final.name)
     for number, png in figures(executed).items():
-        results.write_whole(build / "figures" / f"{name}-{number}.png", png)
-    results.write_whole(page, html(executed, name))
-    results.write_whole(final, nbformat.writes(executed))
+        write_whole(build / "figures" / f"{name}-{number}.png", png)
+    write_whole(page, html(executed, name))
+    write_whole(final, nbformat.writes(executed))
 
 
 def after(path: Path) -> set[str]:
@@ -364,7 +365,7 @@ def run_notebooks(
     with _environ(kernel_environment(build, jobs)):
         for _ in _side_by_side(chosen, run, jobs, stopped):
             ordered = dict(sorted(timings.items()))
-            results.write_whole(build / "timings.json", json.dumps(ordered, indent=1) + "\n")
+            write_whole(build / "timings.json", json.dumps(ordered, indent=1) + "\n")
     rows = results.read(build)
     print(f"\n{results.table(rows) if rows else 'No notebook recorded a result.'}")
     print(f"\nIn {build}: notebooks/, html/, figures/, results.json, results.csv, timings.json")

@@ -14,8 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from segleak_utils.whole import alone, write_whole
 
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -66,14 +67,6 @@ def build_folder() -> Path:
     return Path(os.environ.get("SEGLEAK_BUILD") or Path(__file__).resolve().parents[2] / "build")
 
 
-def write_whole(path: Path, data: str | bytes) -> None:
-    """Write a file under a temporary name and rename it, so that no reader sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
-    os.replace(part, path)
-
-
 def read(build: Path | None = None) -> list[ResultRow]:
     """Return the recorded rows, in the order of recording; ValueError for a damaged file."""
     path = (build or build_folder()) / "results.json"
@@ -100,8 +93,7 @@ def write(rows: Iterable[ResultRow], build: Path | None = None) -> None:
 def record(rows: Iterable[ResultRow], build: Path | None = None) -> None:
     """Add rows to the table; a row with the same key as an older one takes its place."""
     build = build or build_folder()
-    build.mkdir(parents=True, exist_ok=True)
-    with FileLock(build / ".results.lock"):  # two notebooks may run side by side
+    with alone(build / "results.json"):  # two notebooks may run side by side
         merged = {row.key: row for row in read(build)}
         merged.update({row.key: row for row in rows})
         # in the order of the notebooks, whichever came first
@@ -110,8 +102,11 @@ def record(rows: Iterable[ResultRow], build: Path | None = None) -> None:
 
 def forget(notebooks: Iterable[str] | None = None, build: Path | None = None) -> None:
     """Drop the rows of these notebooks (None: all rows)."""
+    build = build or build_folder()
     gone = None if notebooks is None else set(notebooks)
-    write([] if gone is None else [row for row in read(build) if row.notebook not in gone], build)
+    with alone(build / "results.json"):
+        kept = [] if gone is None else [row for row in read(build) if row.notebook not in gone]
+        write(kept, build)
 
 
 def _interval(value: float | None, low: float | None, high: float | None) -> str:

@@ -21,7 +21,6 @@ from segleak_utils.attacks import contests, peers, references
 from segleak_utils.attacks.contests import BLIND, GLOBAL, LOGISTIC, Attack, Contest, patch_attack
 from segleak_utils.attacks.patchnets import CALIBRATED_MAP
 from segleak_utils.attacks.references import CALIBRATED, FEATURES
-from segleak_utils.running import results
 from segleak_utils.studies import (
     asking,
     costs,
@@ -36,6 +35,7 @@ from segleak_utils.studies.cache import cached
 from segleak_utils.studies.experiment import Setting
 from segleak_utils.studies.networks import Network
 from segleak_utils.studies.plan import ROOT, Plan
+from segleak_utils.whole import write_whole
 
 PATCHES = patch_attack(CALIBRATED_MAP)
 # The last one was trained, and scored once, after all choices had been made.
@@ -288,7 +288,7 @@ def write(found: Sequence[BaseModel], path: Path) -> None:
     for line in found:
         values = line.model_dump().items()
         writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in values})
-    results.write_whole(path, text.getvalue())
+    write_whole(path, text.getvalue())
 
 
 Row = TypeVar("Row", bound=BaseModel)

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from segleak_utils.data import replace_file
+from segleak_utils.whole import replace_file
 
 VERSION = 3  # part of every key: raise it when cached numbers change
 

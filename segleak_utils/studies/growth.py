@@ -24,13 +24,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from segleak_utils import metrics
 from segleak_utils.attacks import contests, references
 from segleak_utils.data import Scenes
-from segleak_utils.running import results
 from segleak_utils.studies import asking, beyond, experiment, networks
 from segleak_utils.studies.experiment import CITY
 from segleak_utils.studies.networks import Network
 from segleak_utils.studies.plan import ROOT, Plan
 from segleak_utils.synthstreets import draw
 from segleak_utils.victims import Recipe
+from segleak_utils.whole import write_whole
 
 VERSION = 2  # part of every cell's key: raise it when its numbers change
 RESULTS = ROOT / "docs" / "growth.csv"
@@ -151,7 +151,7 @@ def measure(plan: Plan, cell: Cell) -> list[Point]:
     victim = networks.load_or_train(own, cell.name, members, nonmembers, held_out, seed=SEED)
     found = _points(plan, cell, victim, shadows)
     content = {"key": key, "points": [point.model_dump() for point in found]}
-    results.write_whole(path, json.dumps(content, indent=1))
+    write_whole(path, json.dumps(content, indent=1))
     return found
 
 

@@ -36,6 +36,7 @@ from segleak_utils.victims.processes import is_first, run_processes
 from segleak_utils.victims.processes import processes as joined
 from segleak_utils.victims.store import Store
 from segleak_utils.victims.street import StreetRecipe
+from segleak_utils.whole import write_whole
 
 DataSet = Literal["cityscapes", "bdd100k", "mapillary"]
 Arch = Literal["upernet", "pspnet", "deeplabv3plus"]
@@ -137,7 +138,7 @@ class Run:
         if not told.is_file():
             made = lists.generate(*where, self.sources, seed=of.seed, counts=of.counts)
             lists.save(made, kept, *where, self.roots)
-            results.write_whole(told, json.dumps(how) + "\n")
+            write_whole(told, json.dumps(how) + "\n")
         elif (found := json.loads(told.read_text(encoding="utf-8"))) != how:
             raise ValueError(
                 f"the lists in {kept} were drawn with {found}, the setting has {how}: take another "
@@ -396,7 +397,7 @@ def attack(run: Run) -> list[results.ResultRow]:
         both = (mean_iou(of, kind) for kind in (of.member, ~of.member))
         lines.append(f"| {name} | {' | '.join(f'{m:.3f}' for m in both)} |")
     text = "\n".join([results.table(rows), "", *lines, ""])
-    results.write_whole(run.folder / "table.md", text)
+    write_whole(run.folder / "table.md", text)
     results.record(rows)
     print(text)
     return rows

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segleak_utils import victims
-from segleak_utils.running import results
+from segleak_utils.whole import write_whole
 
 
 def manifest(folder: Path) -> dict[str, dict]:
@@ -49,7 +49,7 @@ def ship(
 def write_manifest(folder: Path, entries: dict[str, dict]) -> None:
     """Write ``manifest.json``, sorted by name; whole or not at all."""
     text = json.dumps(dict(sorted(entries.items())), indent=1, ensure_ascii=False)
-    results.write_whole(folder / "manifest.json", text + "\n")
+    write_whole(folder / "manifest.json", text + "\n")
 
 
 def shipped(folder: Path, name: str) -> Path | None:

@@ -11,7 +11,6 @@ from segleak_utils import attacks, metrics
 from segleak_utils.attacks import patchnets
 from segleak_utils.attacks.contests import Attack, Contest, bars_of, patch_attack
 from segleak_utils.attacks.patchnets import Representation
-from segleak_utils.data import sha256
 from segleak_utils.running import results
 from segleak_utils.studies import published
 from segleak_utils.studies.asking import answers_of, blind_features, loss_outputs
@@ -29,6 +28,7 @@ from segleak_utils.studies.networks import Network, check_apart
 from segleak_utils.studies.patchattacks import attacker, attacker_name, load_attacker
 from segleak_utils.studies.plan import Plan
 from segleak_utils.studies.shelf import manifest, shipped
+from segleak_utils.whole import sha256
 
 Trained = Mapping[Representation, tuple[patchnets.PatchNet, dict]]  # with its entry on the shelf
 

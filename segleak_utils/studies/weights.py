@@ -19,13 +19,13 @@ from tqdm.std import tqdm
 
 from segleak_utils.attacks.contests import LOGISTIC
 from segleak_utils.attacks.patchnets import CALIBRATED_MAP, REPRESENTATIONS, Representation
-from segleak_utils.data import replace_file
 from segleak_utils.data.workers import end_with_parent
 from segleak_utils.studies import beyond, experiment, frontier, networks, protected
 from segleak_utils.studies.experiment import SETTINGS, Setting, network, network_names, roles
 from segleak_utils.studies.patchattacks import attacker, attacker_name
 from segleak_utils.studies.plan import Plan
 from segleak_utils.studies.shelf import manifest, shipped, write_manifest
+from segleak_utils.whole import replace_file
 
 
 def train_weights(

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.std import tqdm
 
+from segleak_utils.checks.tensors import extremes
 from segleak_utils.data import Scenes, keep_freed_memory
-from segleak_utils.representations import extremes, loss_map_of_logits
+from segleak_utils.representations import loss_map_of_logits
 
 MULTIPLE = 32  # the encoders halve an image five times: all sides are multiples of this
 

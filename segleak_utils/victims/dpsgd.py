@@ -27,11 +27,12 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.hooks import RemovableHandle
 from tqdm.std import tqdm
 
-from segleak_utils.data import VOID, Scenes, replace_file
+from segleak_utils.data import VOID, Scenes
 from segleak_utils.victims.asking import best_device, device_of
 from segleak_utils.victims.checkpoints import resume
 from segleak_utils.victims.networks import Recipe, build_victim
 from segleak_utils.victims.training import augmentation
+from segleak_utils.whole import replace_file
 
 SMALLEST_NOISE = 0.3  # below, the accountant needs gigabytes to say that nothing is promised
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from segleak_utils.data import replace_file, sha256
+from segleak_utils.whole import replace_file, sha256
 
 
 def fetch_encoder(encoder: str, path: Path) -> str:

@@ -25,7 +25,8 @@ from torch.utils.data import DataLoader
 from tqdm.std import tqdm
 
 from segleak_utils import representations
-from segleak_utils.data import Scenes, replace_file
+from segleak_utils.data import Scenes
+from segleak_utils.whole import replace_file
 
 STRIDE = 8  # the paper's grid: every eighth pixel of every eighth row
 SHARD = 32  # images a file: 40 MB of 19 classes on 128x256

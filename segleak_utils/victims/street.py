@@ -24,7 +24,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from tqdm.std import tqdm
 
-from segleak_utils.data import VOID, Scenes, replace_file, sha256
+from segleak_utils.data import VOID, Scenes
 from segleak_utils.victims import processes
 from segleak_utils.victims.asking import MULTIPLE, device_of, has_bf16
 from segleak_utils.victims.checkpoints import resume
@@ -32,6 +32,7 @@ from segleak_utils.victims.encoders import load_encoder
 from segleak_utils.victims.networks import Recipe, build_victim
 from segleak_utils.victims.processes import is_first
 from segleak_utils.victims.weights import save_weights
+from segleak_utils.whole import replace_file, sha256
 
 
 class StreetRecipe(BaseModel):

@@ -14,11 +14,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from tqdm.std import tqdm
 
-from segleak_utils.data import VOID, Scenes, replace_file
+from segleak_utils.data import VOID, Scenes
 from segleak_utils.victims.asking import best_device, device_of, has_bf16
 from segleak_utils.victims.checkpoints import resume
 from segleak_utils.victims.iou import mean_iou
 from segleak_utils.victims.networks import Recipe, build_victim
+from segleak_utils.whole import replace_file
 
 
 def train_victim(

@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from segleak_utils.data import replace_file, sha256
 from segleak_utils.victims.asking import best_device
 from segleak_utils.victims.networks import Recipe, build_victim
+from segleak_utils.whole import replace_file, sha256
 
 
 def save_weights(

@@ -17,6 +17,7 @@ from PIL import Image
 from segleak_utils import data
 from segleak_utils.data import examples, imagefiles, keep_freed_memory, labels
 from segleak_utils.data.workers import THREADS, end_with_parent, in_processes, lean_children
+from segleak_utils.whole import replace_file, sha256
 
 
 def pair_of(tmp_path, height=2, width=3):
@@ -73,19 +74,19 @@ def test_a_stored_posterior_is_what_numpy_wrote(tmp_path):
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path):
     path = tmp_path / "deep" / "a.txt"
-    data.replace_file(path, lambda part: part.write_bytes(b"whole"))
+    replace_file(path, lambda part: part.write_bytes(b"whole"))
     assert path.read_bytes() == b"whole"
-    assert data.sha256(path) == hashlib.sha256(b"whole").hexdigest()
+    assert sha256(path) == hashlib.sha256(b"whole").hexdigest()
 
     def torn(part):
         part.write_bytes(b"ha")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        data.replace_file(path, torn)
+        replace_file(path, torn)
     assert path.read_bytes() == b"whole" and [p.name for p in path.parent.iterdir()] == ["a.txt"]
     with pytest.raises(FileNotFoundError, match=r"no file .*b\.txt"):
-        data.sha256(tmp_path / "b.txt")
+        sha256(tmp_path / "b.txt")
 
 
 def test_lean_children_find_one_thread_and_everything_is_put_back(monkeypatch):

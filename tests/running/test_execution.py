@@ -19,6 +19,7 @@ from toy_rows import ROW
 
 from segleak_utils import run
 from segleak_utils.running import execution, parameters, results
+from segleak_utils.whole import write_whole
 
 GOOD = """
 import sys, os, json, segleak_utils
@@ -109,7 +110,7 @@ def good(tmp_path_factory):
     notebook(folder, "02_small", "1 + 1")
     build = folder / "build"
     for stale in ("01_good-09-1.png", "other-01-1.png"):
-        results.write_whole(build / "figures" / stale, b"old")
+        write_whole(build / "figures" / stale, b"old")
     results.record([results.ResultRow(**{**ROW, "notebook": "09_gone"})], build)
     command = [sys.executable, "-m", "segleak_utils.run", "--no-install", "-p", "size=5"]
     command += ["--notebooks", str(folder), "--build", str(build)]

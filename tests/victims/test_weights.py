@@ -9,8 +9,8 @@ from torch import nn
 from toy_victims import SMALL, scenes_of
 
 from segleak_utils import victims
-from segleak_utils.data import replace_file, sha256
 from segleak_utils.victims import load_victim, posteriors, read_weights, save_weights, train_victim
+from segleak_utils.whole import replace_file, sha256
 
 # ---- training ------------------------------------------------------------------------------------
 

@@ -1,0 +1,60 @@
+"""Files that are there whole or not at all, one writer at a time, and their checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+from filelock import FileLock
+
+PART = re.compile(r"\.(\d+)-\d+\.part")  # what is not yet whole: NAME.PID-THREAD.part
+
+
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Write to a temporary name, then rename: a reader never meets half a file.
+
+    What writers of the same file left behind when they were killed is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f"{_literally(path.name)}.*.part"):
+        ended = PART.fullmatch(left.name.removeprefix(path.name))
+        if ended and not psutil.pid_exists(int(ended[1])):
+            left.unlink(missing_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        write(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """`replace_file` with this content; text as UTF-8."""
+    content = content.encode("utf-8") if isinstance(content, str) else content
+    replace_file(path, lambda part: part.write_bytes(content))
+
+
+def alone(path: Path) -> FileLock:
+    """A lock to hold while a file is read, changed and written: `with alone(path): ...`.
+
+    It is a file beside it, `.NAME.lock`, and ends with the process that holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f".{path.name}.lock"))
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex; FileNotFoundError where there is none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _literally(name: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", name)
