@@ -16,7 +16,9 @@ SMALL = Recipe(
 )
 
 
-def scenes_of(n: int = 8, seed: int = 0, height: int = 32, width: int = 64) -> Scenes:
+def scenes_of(
+    n: int = 8, seed: int = 0, height: int = 32, width: int = 64, names: tuple[str, ...] = NAMES
+) -> Scenes:
     """Images whose brightness encodes the mask: label c is 40 + 80 c, void is 0."""
     rng = np.random.default_rng(seed)
     masks = rng.integers(0, 3, (n, 1 + height // 8, 1 + width // 8), dtype=np.uint8)
@@ -24,7 +26,7 @@ def scenes_of(n: int = 8, seed: int = 0, height: int = 32, width: int = 64) -> S
     masks[:, :2] = VOID
     images = np.where(masks == VOID, 0, 40 + 80 * masks.astype(int)).astype(np.uint8)
     images = np.repeat(images[:, None], 3, 1)
-    return Scenes.from_arrays(images, masks, [f"s{seed}-{i}" for i in range(n)], NAMES)
+    return Scenes.from_arrays(images, masks, [f"s{seed}-{i}" for i in range(n)], names)
 
 
 class Oracle(nn.Module):

@@ -36,6 +36,62 @@ def check_posterior(
         mask_labels(mask, posterior.shape[1])
 
 
+def images(images: torch.Tensor) -> None:
+    """Floating-point [N, 3, H, W] in 0..1, as `Scenes` give them: what every victim takes."""
+    _floats("images", images, "[N, 3, H, W]")
+    low, high = (float(value) for value in extremes(images))
+    if not -1e-6 <= low <= high <= 1 + 1e-6:
+        raise ValueError(
+            f"images hold values from {low:.3g} to {high:.3g}, expected 0..1: divide bytes by 255; "
+            "what a model normalises by is its own, victims.described(model, preprocess=...)"
+        )
+
+
+def answers_grid(out: torch.Tensor, images: torch.Tensor) -> None:
+    """A model's answer [N, C, h, w] in floats, where h and w are H and W, or the same part of them.
+
+    Part: a whole number, as an encoder that halves has it, up to 32 (rounded up).
+    """
+    height, width = images.shape[-2:]
+    _, classes, h, w = out.shape
+    if not out.is_floating_point():
+        raise ValueError(f"the model returned {out.dtype}; expected floating-point logits")
+    if (classes, h) == (height, width) and w != width:
+        raise ValueError(
+            f"the model returned {list(out.shape)} for images {list(images.shape)}: the classes "
+            "come last; expected [N, C, H, W], permute(0, 3, 1, 2)"
+        )
+    part = max(1, round(height / h))
+    if part > 32 or (-(-height // part), -(-width // part)) != (h, w):
+        raise ValueError(
+            f"the model returned {h}x{w} for images of {height}x{width}; expected the same grid or "
+            "one that is coarser by one whole number, at most 32, in both directions"
+        )
+    if classes < 2:
+        raise ValueError(
+            "the model returned one channel; expected logits of two classes or more: of a single "
+            "logit z make torch.cat([torch.zeros_like(z), z], 1)"
+        )
+
+
+def logits_values(logits: torch.Tensor, mend: str) -> None:
+    """Finite, and not all in 0..1: of these a softmax would make a distribution of no meaning.
+
+    mend: how to say that they are something else, or that they are logits all the same.
+    """
+    low, high = (float(value) for value in extremes(logits))
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError("the model returned logits that are NaN or infinite")
+    if low >= 0 and high <= 1:
+        total = logits.detach().sum(1)
+        alike = bool(((total - 1).abs() < 1e-2).all())
+        kind = "probabilities (they sum to 1)" if alike else "sigmoids or one-hots"
+        raise ValueError(
+            f"the model returned values from {low:.3g} to {high:.3g}: these look like {kind}, "
+            f"expected logits. Say what it returns, {mend}; 'logits' if they are"
+        )
+
+
 def extremes(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Least and largest of a tensor, or NaN twice if it holds one.
 

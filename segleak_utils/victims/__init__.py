@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "asking": [
             "best_device",
             "deep_features",
+            "described",
             "device_of",
             "has_bf16",
             "logit_batches",

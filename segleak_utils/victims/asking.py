@@ -8,30 +8,41 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.std import tqdm
 
-from segleak_utils.checks.tensors import extremes
+from segleak_utils.checks import tensors
 from segleak_utils.data import Scenes, keep_freed_memory
-from segleak_utils.representations import loss_map_of_logits
+from segleak_utils.representations import SMALLEST_PROBABILITY, loss_map_of_logits
 
+PIXELS = 16 * 128 * 256  # of a batch at most: posteriors of 19 classes are then 40 MB
 MULTIPLE = 32  # the encoders halve an image five times: all sides are multiples of this
 
 
 def logits_of(model: Callable, images: Tensor) -> Tensor:
     """Logits float32 [N,C,H,W] on the images' grid, whatever the model's way of returning them.
 
-    Takes a tensor, a dict with ``"out"`` (torchvision), or an object with ``.logits``
-    (transformers, at 1/4 size: brought to the grid bilinearly). Raises ValueError otherwise, and
-    for logits that are not finite.
+    images: float [N,3,H,W] in 0..1. Takes a tensor, a dict with ``"out"`` (torchvision), or an
+    object with ``.logits`` (transformers, at 1/4 size: brought to the grid bilinearly). A network
+    is asked in eval mode and left in the mode it was in. Raises ValueError for other images or
+    answers, for logits that are not finite, and for those that look like probabilities: see
+    `described`.
 
     >>> images = torch.zeros(1, 3, 2, 2)
-    >>> logits_of(lambda images: {"out": images[:, :2] + 1}, images).flatten()
-    tensor([1., 1., 1., 1., 1., 1., 1., 1.])
+    >>> logits_of(lambda images: {"out": images[:, :2] + 2}, images).flatten()
+    tensor([2., 2., 2., 2., 2., 2., 2., 2.])
     """
+    tensors.images(images)
+    with _evaluating(model):
+        return _answer(model, images)
+
+
+def _answer(model: Callable, images: Tensor) -> Tensor:
+    """The same of a network in whatever mode it is."""
     out = model(images)
     if isinstance(out, dict) and "out" in out:
         out = out["out"]
@@ -43,12 +54,70 @@ def logits_of(model: Callable, images: Tensor) -> Tensor:
             f"the model returned {found}; expected logits [N,C,H,W] for images "
             f"{tuple(images.shape)}, a dict with 'out', or an object with .logits"
         )
+    tensors.answers_grid(out, images)
     out = out.float()
+    if not isinstance(model, Described):
+        tensors.logits_values(out, f"victims.{described.__name__}(model, returns=...)")
     if out.shape[-2:] != images.shape[-2:]:
         out = F.interpolate(out, size=images.shape[-2:], mode="bilinear", align_corners=False)
-    if not torch.isfinite(torch.stack(extremes(out))).all():
-        raise ValueError("the model returned logits that are NaN or infinite")
     return out
+
+
+@contextmanager
+def _evaluating(model: Callable) -> Iterator[None]:
+    """Asked in training mode a network would answer by its batch, and be changed by it."""
+    training = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+Returned = Literal["logits", "log_probabilities", "probabilities"]
+
+
+class Described(nn.Module):
+    """A model whose input and answers somebody has described: a victim, see `described`."""
+
+    def __init__(
+        self, model: Callable, returns: Returned, preprocess: Callable[[Tensor], Tensor] | None
+    ) -> None:
+        super().__init__()
+        self.model, self.returns, self.preprocess = model, returns, preprocess
+
+    def forward(self, images: Tensor) -> Tensor:
+        out = self.model(images if self.preprocess is None else self.preprocess(images))
+        out = out["out"] if isinstance(out, dict) and "out" in out else getattr(out, "logits", out)
+        if not isinstance(out, Tensor) or self.returns == "logits":
+            return out
+        if self.returns == "log_probabilities":
+            tensors.check_posterior(out.exp())
+            return out
+        tensors.check_posterior(out)
+        return out.clamp(min=SMALLEST_PROBABILITY).log()
+
+
+def described(
+    model: Callable,
+    *,
+    returns: Returned = "logits",
+    preprocess: Callable[[Tensor], Tensor] | None = None,
+) -> Described:
+    """A victim of a model of which you say what it returns, and what its images go through first.
+
+    All victims take images in 0..1: `preprocess` brings them to what the model was trained on.
+    ValueError for an unknown word, and when asked for answers that are not what was said.
+
+    >>> half = described(lambda images: torch.full((1, 2, 1, 1), 0.5), returns="probabilities")
+    >>> posteriors(half, torch.zeros(1, 3, 1, 1)).flatten()
+    tensor([0.5000, 0.5000])
+    """
+    if returns not in get_args(Returned):
+        raise ValueError(f"returns is {returns!r}; expected one of {', '.join(get_args(Returned))}")
+    return Described(model, returns, preprocess)
 
 
 @torch.inference_mode()
@@ -93,15 +162,21 @@ def loss_batches(
 def logit_batches(
     model: Callable, scenes: Scenes, batch: int = 16, *, progress: str | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (logits float32 [B,C,H,W] where the model is, masks int64 [B,H,W]) over all scenes."""
+    """Yield (logits float32 [B,C,H,W] where the model is, masks int64 [B,H,W]) over all scenes.
+
+    At most `batch` images at a time, fewer of large ones. ValueError for what `logits_of` refuses,
+    and for another number of classes than the scenes have.
+    """
     keep_freed_memory()
-    if isinstance(model, nn.Module):
-        model.eval()
+    if scenes.shape is not None:
+        batch = max(1, min(batch, PIXELS // (scenes.shape[0] * scenes.shape[1])))
     device = device_of(model)
     bar = tqdm(total=len(scenes), desc=progress, unit="image", disable=not progress, mininterval=2)
     with bar:
         for images, masks in scenes.batches(batch):
-            yield logits_of(model, images.to(device)), masks
+            logits = logits_of(model, images.to(device))
+            tensors.posterior_shape(logits, scenes.n_classes, "the model's answer")
+            yield logits, masks
             bar.update(len(images))
 
 
@@ -146,7 +221,7 @@ def padded(model: Callable, multiple: int = MULTIPLE) -> Padded:
     >>> seen = []
     >>> def model(images):
     ...     seen.append(tuple(images.shape))
-    ...     return images[:, :2]
+    ...     return images[:, :2] - 1
     >>> padded(model, multiple=4)(torch.zeros(1, 3, 5, 8)).shape, seen
     (torch.Size([1, 2, 5, 8]), [(1, 3, 8, 8)])
     """
@@ -160,9 +235,9 @@ def posteriors_at(model: Callable, images: Tensor, stride: int = 8) -> Tensor:
     ``posteriors(model, images)[..., ::stride, ::stride]`` without the softmax of all the others.
     No autocast. Runs, and leaves the result, where the model is. ValueError for a stride below 1.
 
-    >>> def model(images):  # the odds of class 1 are 3 to the power of the brightness
-    ...     return torch.cat([0 * images[:, :1], images[:, :1] * torch.tensor(3.0).log()], 1)
-    >>> images = torch.arange(4.0).view(1, 1, 1, 4).expand(1, 3, 1, 4)
+    >>> def model(images):  # the odds of class 1 are 81 to the power of the brightness
+    ...     return torch.cat([0 * images[:, :1], images[:, :1] * torch.tensor(81.0).log()], 1)
+    >>> images = (torch.arange(4.0) / 4).view(1, 1, 1, 4).expand(1, 3, 1, 4)
     >>> posteriors_at(model, images, stride=2)[0, 1]  # of pixels 0 and 2: 1/2 and 9/10
     tensor([[0.5000, 0.9000]])
     """
@@ -185,19 +260,20 @@ def mc_dropout(model: nn.Module, passes: int, *, seed: int) -> Callable[[Tensor]
         raise ValueError(f"passes is {passes}; expected at least 1")
     calls = itertools.count()
 
+    @torch.inference_mode()
     def ask(images: Tensor) -> Tensor:
-        model.eval()
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _evaluating(model):
             torch.manual_seed(seed * 1_000_003 + next(calls))
             try:
                 for layer in layers:
-                    layer.train()
+                    layer.training = True
                 images = images.to(device_of(model))
                 with _looking_once(model, layers):
-                    mean = sum(posteriors(model, images) for _ in range(passes)) / passes
+                    mean = sum(_answer(model, images).softmax(1) for _ in range(passes)) / passes
             finally:
-                model.eval()
-        return mean.clamp(min=1e-30).log().cpu()
+                for layer in layers:
+                    layer.training = False
+        return mean.clamp(min=SMALLEST_PROBABILITY).log().cpu()
 
     return ask
 
@@ -229,8 +305,10 @@ def deep_features(model: nn.Module, images: Tensor, grid: tuple[int, int]) -> Te
 
     Each channel of an image has mean 0 and deviation 1. images: float [N,3,H,W] in 0..1.
     """
+    tensors.images(images)
     images = (images.to(device_of(model)) - model.mean) / model.std
-    stages = [stage for stage in model.eval().net.encoder(images)[1:] if stage.shape[1]]
+    with _evaluating(model):
+        stages = [stage for stage in model.net.encoder(images)[1:] if stage.shape[1]]
     features = torch.cat(
         [F.interpolate(s, grid, mode="bilinear", align_corners=False) for s in stages], 1
     ).cpu()

@@ -30,12 +30,14 @@ def test_padded_takes_any_size_and_leaves_multiples_alone(victim):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)  # another memory layout
 
 
-def test_padded_streams_and_is_put_into_eval_mode(victim):
+def test_padded_streams_and_is_asked_in_eval_mode(victim):
     members = scenes_of(3, height=24, width=40)
     model = padded(build_victim(SMALL.model_copy(update={"arch": "pspnet"}).network, seed=2))
+    seen = []
+    model.model.register_forward_pre_hook(lambda net, _: seen.append(net.training))
     [(found, masks)] = posterior_batches(model, members, 4)
     assert found.shape == (3, 3, 24, 40) and masks.shape == (3, 24, 40)
-    assert not any(module.training for module in model.modules())
+    assert seen == [False] and model.training
 
 
 @pytest.mark.parametrize("stride", [1, 8])
