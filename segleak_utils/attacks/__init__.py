@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "contests": ["Attack", "Contest", "bars_of"],
         "online": ["online_attacks"],
-        "outputs": ["Outputs", "ask", "represent"],
+        "outputs": ["Outputs", "ask", "ask_in_parts", "represent"],
         "patches": [
             "AttackRecipe",
             "dense_scores",

@@ -7,7 +7,7 @@ attack takes a network.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -169,18 +169,56 @@ def ask(
 
     `release` is a defence that its posteriors pass through.
     """
-    kept: list[tuple[Tensor, ...]] = []
-    for scenes in (members, nonmembers):
+    how = {"keep_posteriors": keep_posteriors, "release": release, "progress": progress}
+    n, grid = len(members) + len(nonmembers), members.shape or nonmembers.shape
+    if not n:
+        raise ValueError("neither members nor non-members: there is nothing to ask about")
+    whole = {
+        "loss_maps": torch.empty(n, 1, *grid, dtype=torch.float16),
+        "masks": torch.empty(n, *grid, dtype=torch.uint8),
+    }
+    if keep_posteriors:
+        whole["posteriors"] = torch.empty(n, members.n_classes, *grid, dtype=torch.float16)
+    done = 0
+    for part in ask_in_parts(model, members, nonmembers, **how):
+        for name, kept in whole.items():
+            kept[done : done + len(part)] = getattr(part, name)
+        done += len(part)
+    member = np.arange(n) < len(members)
+    return Outputs(member=member, n_classes=members.n_classes, **whole)
+
+
+def ask_in_parts(
+    model: nn.Module,
+    members: Scenes,
+    nonmembers: Scenes,
+    *,
+    keep_posteriors: bool = False,
+    release: Callable[[Tensor], Tensor] | None = None,
+    progress: str | None = None,
+) -> Iterator[Outputs]:
+    """`ask` a batch at a time, in order: for what needs the outputs once, and memory for no more.
+
+    >>> masks = np.array([[[0]], [[1]], [[1]]], np.uint8)
+    >>> images = np.arange(9, dtype=np.uint8).reshape(3, 3, 1, 1)
+    >>> scenes = Scenes.from_arrays(images, masks, list("abc"), ["road", "car"])
+    >>> def model(images):  # one sixteenth and fifteen, whatever it sees
+    ...     return torch.tensor([1.0, 15.0]).log().view(1, 2, 1, 1).expand(len(images), 2, 1, 1)
+    >>> parts = ask_in_parts(model, scenes.subset([0]), scenes.subset([1, 2]))
+    >>> for part in parts:
+    ...     print(part.member, *(f"{loss:.2f}" for loss in part.loss_maps.flatten()))
+    [ True] 2.77
+    [False False] 0.06 0.06
+    """
+    for scenes, inside in ((members, True), (nonmembers, False)):
         name = progress and f"{progress}, {len(scenes)} scenes"
-        if release is None and not keep_posteriors:
-            answers = loss_batches(model, scenes, progress=name)
-            kept += [(loss.half(), masks.byte()) for loss, masks in answers]
-            continue
-        for posterior, masks in posterior_batches(model, scenes, progress=name):
-            posterior = posterior if release is None else release(posterior)
-            loss = representations.structured_loss_map(posterior, masks).half()
-            of_posterior = [posterior.half()] if keep_posteriors else []
-            kept.append((loss, masks.byte(), *of_posterior))
-    parts = [torch.cat(parts) for parts in zip(*kept, strict=True)]
-    member = np.arange(len(parts[1])) < len(members)
-    return Outputs(parts[0], parts[1], member, members.n_classes, *parts[2:])
+        plain = release is None and not keep_posteriors
+        batches = loss_batches if plain else posterior_batches
+        for said, masks in batches(model, scenes, progress=name):
+            posterior = None
+            if not plain:
+                posterior = said if release is None else release(said)
+                said = representations.structured_loss_map(posterior, masks)
+            kept = posterior.half() if keep_posteriors else None
+            member = np.full(len(masks), inside)
+            yield Outputs(said.half(), masks.byte(), member, scenes.n_classes, kept)

@@ -60,13 +60,13 @@ def _told_of(plan: Plan, by: Network, scenes: Scenes) -> np.ndarray:
         known = kept(plan.build, "loss maps", _loss_key(by, scenes))
         if known is not None:
             loss, masks = (torch.from_numpy(known[name]) for name in ("loss", "masks"))
-            shown = Outputs(loss, masks, np.zeros(len(masks), bool), scenes.n_classes)
+            parts = [Outputs(loss, masks, np.zeros(len(masks), bool), scenes.n_classes)]
         else:
-            name = plan.progress and f"{by.name}, {len(scenes)} scenes"
-            shown = attacks.ask(by.model, scenes, scenes.subset(range(0)), progress=name or None)
-        return {"zones": of_zones(shown)}
+            name = by.name if plan.progress else None
+            parts = attacks.ask_in_parts(by.model, scenes, scenes.subset(range(0)), progress=name)
+        return {"zones": np.concatenate([of_zones(part) for part in parts])}
 
-    key = {"network": by.sha256, "scenes": scenes.digest}
+    key = _loss_key(by, scenes)
     return cached(plan.build, "zones", key, compute)["zones"]
 
 
@@ -100,7 +100,7 @@ def _loss_maps(plan: Plan, of: Network, scenes: Scenes) -> dict[str, np.ndarray]
 
 
 def _loss_key(of: Network, scenes: Scenes) -> dict[str, str]:
-    return {"network": of.sha256, "scenes": scenes.digest}
+    return {"network": of.fingerprint, "scenes": scenes.digest}
 
 
 def answers_of(

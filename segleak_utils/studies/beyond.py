@@ -145,11 +145,9 @@ def calibrated_patches(
         return {"scores": attacks.score_outputs(net, shown, CALIBRATED_MAP, **how)}
 
     key = {
-        "victim": victim.sha256,
-        "members": victim.members.digest,
-        "nonmembers": victim.nonmembers.digest,
+        **victim.identity,
         "attacker": entry["sha256"],
-        "references": list(hashes.values()),
+        "references": [of.fingerprint for of in shadows],
         "n_patches": n_patches,
         "patch": plan.attack.patch,
         "seed": seed,

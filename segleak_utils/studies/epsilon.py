@@ -90,7 +90,7 @@ def canary_run(
     private = DPRecipe(**how.private.model_dump() | {"batch": int(included.sum())})
     key = {
         "version": VERSION,
-        "public": base.sha256,
+        "public": base.fingerprint,
         "canaries": canaries.digest,
         "seed": seed,
         "recipe": how.recipe(plan),

@@ -338,9 +338,7 @@ def measure(
 def _key(scenario, victim, service, both, n_patches, seed, n_priced) -> dict[str, object]:
     return {
         "version": VERSION,
-        "victim": victim.sha256,
-        "members": victim.members.digest,
-        "nonmembers": victim.nonmembers.digest,
+        **victim.identity,
         "release": service.release,
         "passes": service.passes,
         "attackers": [of.hashes for of in both],

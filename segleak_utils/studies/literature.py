@@ -150,7 +150,7 @@ def predictability(plan: Plan, scenes: Scenes) -> np.ndarray:
                 bar.update(len(images))
         return {"errors": torch.cat(found).numpy()}
 
-    key = {"scenes": scenes.digest, "features": public.sha256}
+    key = {"scenes": scenes.digest, "features": public.fingerprint}
     return cached(plan.build, "predictability", key, compute)["errors"]
 
 

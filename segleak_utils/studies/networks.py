@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -27,7 +28,10 @@ def again(plan: Plan, name: str) -> str:
 
 @dataclass(frozen=True)
 class Network:
-    """A trained victim or shadow with the scenes that it was and was not trained on."""
+    """A trained victim or shadow with the scenes that it was and was not trained on.
+
+    sha256: of the file that it was loaded from. What is kept of its answers goes by `identity`.
+    """
 
     name: str
     model: nn.Module
@@ -41,11 +45,16 @@ class Network:
         """Which of its scenes, members first, are members: bool [N]."""
         return np.arange(len(self.members) + len(self.nonmembers)) < len(self.members)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Who answers: computed from the weights, never told."""
+        return victims.fingerprint(self.model)
+
     @property
     def identity(self) -> dict[str, str]:
         """What its answers depend on: who is asked, and about what."""
         return {
-            "network": self.sha256,
+            "network": self.fingerprint,
             "members": self.members.digest,
             "nonmembers": self.nonmembers.digest,
         }

@@ -108,9 +108,7 @@ def published_attacks(plan: Plan, victim: Network, n_patches: int, seed: int) ->
         return attacks.stream_scores(answers, nets, n_patches=n_patches, patch=PATCH, seed=seed)
 
     key = {
-        "victim": victim.sha256,
-        "members": victim.members.digest,
-        "nonmembers": victim.nonmembers.digest,
+        **victim.identity,
         "attackers": {r: sha256(path) for r, path in files.items()},
         "dilated": plan.dilated,
         "n_patches": n_patches,
@@ -143,9 +141,7 @@ def _patch_scores(
 
     def key_of(trained: Trained) -> dict[str, object]:
         return {
-            "victim": victim.sha256,
-            "members": victim.members.digest,
-            "nonmembers": victim.nonmembers.digest,
+            **victim.identity,
             "attackers": {r: entry["sha256"] for r, (_, entry) in trained.items()},
             "n_patches": n_patches,
             "patch": plan.attack.patch,

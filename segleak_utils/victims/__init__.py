@@ -27,7 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "checkpoints": ["resume"],
         "iou": ["confusion_matrix", "iou_of", "mean_iou"],
-        "networks": ["Recipe", "build_victim"],
+        "networks": ["Recipe", "build_victim", "fingerprint"],
         "recorded": ["Recorded", "recorded"],
         "training": ["augmentation", "train_victim"],
         "weights": ["load_victim", "read_weights", "save_weights"],

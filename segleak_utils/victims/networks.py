@@ -5,6 +5,7 @@ A shadow is a victim of the attacker's own.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Literal
 
@@ -135,3 +136,29 @@ def _insert_dropout(net: nn.Module, share: float) -> None:
 
     net.decoder.register_forward_pre_hook(before_decoder)
     net.segmentation_head.register_forward_pre_hook(lambda _, args: (net.dropout(args[0]),))
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Hex key of a network: its layers, and what is in its state (weights, statistics).
+
+    Two networks that answer differently have different ones. ValueError for a model without any
+    state, of which nothing can be told; give it a ``get_extra_state``.
+
+    >>> first, second = nn.Linear(2, 1), nn.Linear(2, 1)
+    >>> fingerprint(first) == fingerprint(second)
+    False
+    """
+    state = model.state_dict() if isinstance(model, nn.Module) else {}
+    if not state:
+        raise ValueError(
+            f"{type(model).__name__} has no weights to know it by; wrap it in an nn.Module whose "
+            "get_extra_state says what its answers depend on"
+        )
+    content = hashlib.sha256(str(model).encode())
+    for name, value in sorted(state.items()):
+        if isinstance(value, torch.Tensor):
+            content.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            content.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        else:
+            content.update(f"{name} {value!r}".encode())
+    return content.hexdigest()

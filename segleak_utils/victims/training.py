@@ -39,7 +39,8 @@ def train_victim(
     epoch: ``epoch, loss`` and, when looked at, ``held_out_miou``. With `checkpoint` an interrupted
     run goes on where it stopped; two runs with one seed on one machine give the same weights.
     `line` is the row of the progress bar, where several victims are trained side by side.
-    Raises ValueError where recipe and scenes disagree on the classes, or on an empty set.
+    Raises ValueError where recipe and scenes disagree on the classes, for an empty set, held-out
+    scenes that are members, or members or held-out scenes without a labelled pixel.
     """
     if members.n_classes != recipe.n_classes or held_out.n_classes != recipe.n_classes:
         raise ValueError(
@@ -50,6 +51,12 @@ def train_victim(
         raise ValueError(
             f"{len(members)} members and {len(held_out)} held-out scenes: at least one batch "
             f"({recipe.batch}) and one held-out scene are needed"
+        )
+    shared = sorted({*members.ids} & {*held_out.ids})
+    if shared:
+        raise ValueError(
+            f"{len(shared)} held-out scenes are members, e.g. {shared[0]}: they would say that to "
+            "learn by heart is to learn; hold out scenes that are not trained on"
         )
     device = best_device()
     model = build_victim(recipe, seed=seed).to(device, memory_format=torch.channels_last)
@@ -106,7 +113,7 @@ def _identity(recipe: Recipe, members: Scenes, held_out: Scenes, seed: int) -> s
 
 def _one_epoch(model, members, recipe, optimiser, schedule) -> float:
     model.train()
-    device, total = device_of(model), 0.0
+    device, total, learned = device_of(model), 0.0, 0
     order = torch.randperm(len(members)).tolist()
     steps = len(members) // recipe.batch
     augment = augmentation(recipe, tuple(members[0][1].shape))
@@ -120,11 +127,15 @@ def _one_epoch(model, members, recipe, optimiser, schedule) -> float:
             logits = model(images)
         loss = F.cross_entropy(logits.float(), masks, ignore_index=VOID)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        if (masks != VOID).any():  # the mean loss of no pixel is NaN, and so would be all weights
+            loss.backward()
+            total += loss.item()
+            learned += 1
         optimiser.step()
         schedule.step()
-        total += loss.item()
-    return total / steps
+    if not learned:
+        raise ValueError("the members have no labelled pixel: all are void")
+    return total / learned
 
 
 def augmentation(recipe: Recipe, size: tuple[int, int]) -> Callable:

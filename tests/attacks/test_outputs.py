@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from toy_outputs import C, Victim, answers, net_of, outputs_of, posteriors_and_masks, scenes_of
 
 from segleak_utils.attacks import ask, represent, score_outputs, stream_scores
@@ -150,3 +153,46 @@ def test_outputs_whose_parts_are_of_other_images_are_refused():
     ):
         with pytest.raises(ValueError, match=found):
             replace(shown, **{part: value})
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+ASKING = """
+import resource, sys
+from pathlib import Path
+import torch
+from segleak_utils import attacks, data
+torch.set_num_threads(1)
+root, ask = Path(sys.argv[1]), sys.argv[2]
+of = data.folder(root / "img", root / "lab", n_classes=19)
+none = of.subset(range(0))
+class Model(torch.nn.Module):
+    def forward(self, images):
+        return torch.nn.functional.pad(images, (0, 0, 0, 0, 0, 16)) * 5 - 1
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+if ask == "ask":
+    n = len(attacks.ask(Model(), of, none))
+else:
+    parts = attacks.ask_in_parts(Model(), of, none)
+    n = sum(len(attacks.global_loss_scores(part)) for part in parts)
+print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
+@pytest.mark.parametrize("way", ["ask", "ask_in_parts"])
+def test_asking_about_large_images_takes_less_than_a_gigabyte(tmp_path, way):
+    for part in ("img", "lab"):
+        (tmp_path / part).mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        small = rng.integers(0, 255, (8, 16, 3), np.uint8)
+        Image.fromarray(small).resize((1024, 512)).save(tmp_path / "img" / f"{i:03d}.png")
+        Image.fromarray(np.full((512, 1024), i % 19, np.uint8)).save(
+            tmp_path / "lab" / f"{i:03d}.png"
+        )
+    command = [sys.executable, "-c", ASKING, str(tmp_path), way]
+    done = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    # 40 MB of posteriors an image; 16 images at a time take 3 GB
+    assert int(done[0]) == 40 and float(done[1]) < 1000, done

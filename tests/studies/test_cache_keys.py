@@ -49,6 +49,7 @@ def network(sha256="a", members="m", nonmembers="n") -> SimpleNamespace:
         name="victim-0",
         model=None,
         sha256=sha256,
+        fingerprint=sha256,
         members=scenes(members),
         nonmembers=scenes(nonmembers),
         identity={"network": sha256, "members": members, "nonmembers": nonmembers},

@@ -62,10 +62,10 @@ class Learner(torch.nn.Module):
         self.known = known
 
     def forward(self, images):
-        logits = torch.zeros(len(images), 3, *images.shape[-2:])
+        logits = torch.full((len(images), 3, *images.shape[-2:]), -1.0)
         for logit, pixel in zip(logits, images[:, :, 0, 0].tolist(), strict=True):
             own = self.known is not None
-            logit[0] = 1.0 + own * pixel[0] / 10 + 3.0 * (own and pixel in self.known)
+            logit[0] += 1.0 + own * pixel[0] / 10 + 3.0 * (own and pixel in self.known)
         return logits
 
 
@@ -92,7 +92,7 @@ def world(monkeypatch, tmp_path):
 
     monkeypatch.setattr("segleak_utils.studies.epsilon.draw", noise)
     monkeypatch.setattr("segleak_utils.studies.epsilon.train_private_victim", train)
-    public = SimpleNamespace(model=Learner(), sha256="base")
+    public = SimpleNamespace(model=Learner(), fingerprint="base")
     monkeypatch.setattr("segleak_utils.studies.protected.public", lambda plan: public)
     return Plan(progress=False), seen
 
@@ -145,7 +145,7 @@ def test_a_real_training_on_canaries(world, monkeypatch):
         protected, "TRAININGS", {"tuned-0": protected.Training(still, private, tuned=True)}
     )
     recipe = Recipe(**plan.recipe.model_dump() | still)
-    public = SimpleNamespace(model=build_victim(recipe).eval(), sha256="base")
+    public = SimpleNamespace(model=build_victim(recipe).eval(), fingerprint="base")
     monkeypatch.setattr("segleak_utils.studies.protected.public", lambda plan: public)
     monkeypatch.setattr(
         "segleak_utils.studies.epsilon.draw", lambda *_, **__: scenes_of(64, side=32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from torch import nn
 from toy_victims import SMALL, same_weights
 
-from segleak_utils.victims import Recipe, build_victim, posteriors
+from segleak_utils.victims import Recipe, build_victim, fingerprint, posteriors
 from segleak_utils.victims.dpsgd import check_private
 
 # ---- recipe and network --------------------------------------------------------------------------
@@ -154,3 +155,29 @@ def test_a_recipe_refuses_another_norm_and_a_share_that_leaves_nothing(field, va
 def test_a_recipe_from_before_norm_and_dropout_is_one_with_batchnorm_and_none():
     old = {k: v for k, v in SMALL.model_dump().items() if k not in ("norm", "dropout")}
     assert Recipe(**old) == SMALL and (SMALL.norm, SMALL.dropout) == ("batch", 0)
+
+
+# ---- who it is -----------------------------------------------------------------------------------
+
+
+def test_a_network_is_known_by_its_layers_and_its_state():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout2d(0.25))
+    own = fingerprint(net)
+    assert own == fingerprint(copy.deepcopy(net).to(memory_format=torch.channels_last).eval())
+    for change in (
+        lambda of: of[0].weight.data.view(-1)[0].add_(1e-6),
+        lambda of: of[1].running_mean.data[0].add_(1e-6),
+        lambda of: setattr(of[2], "p", 0.5),
+        lambda of: of.append(nn.ReLU()),
+        lambda of: of.double(),
+    ):
+        other = copy.deepcopy(net)
+        change(other)
+        assert fingerprint(other) != own
+
+
+@pytest.mark.parametrize("model", [nn.ReLU(), lambda images: images])
+def test_a_model_of_which_nothing_can_be_told_is_refused(model):
+    with pytest.raises(ValueError, match="has no weights to know it by; wrap it"):
+        fingerprint(model)

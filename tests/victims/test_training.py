@@ -172,3 +172,29 @@ def test_a_torn_checkpoint_says_what_to_do(tmp_path, damage):
     path.write_bytes(torn.get(damage, b"garbage" if damage == "no zip" else content))
     with pytest.raises(ValueError, match=r"run\.pt cannot be read .*delete it to start afresh"):
         train_victim(SMALL, scenes_of(), scenes_of(2, 1), seed=0, checkpoint=path, progress=None)
+
+
+def with_voids(n: int, void: range) -> Scenes:
+    items = [scenes_of(n)[k] for k in range(n)]
+    images = np.stack([(image * 255).round().byte().numpy() for image, _ in items])
+    masks = np.stack([mask.byte().numpy() for _, mask in items])
+    masks[void] = VOID
+    return Scenes.from_arrays(images, masks, [f"v{k}" for k in range(n)], NAMES)
+
+
+def test_a_batch_without_a_label_spoils_neither_weights_nor_history():
+    """The mean over no pixel is NaN, and one step with it makes NaN of every weight."""
+    recipe = SMALL.model_copy(update={"batch": 2, "crop_area": 1, "epochs": 1, "check_every": 1})
+    members = with_voids(6, range(1, 6))  # of three batches at least two have no label
+    model, history = train_victim(recipe, members, scenes_of(2, 1), seed=0, progress=None)
+    assert np.isfinite(history[0]["loss"])
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    nothing = with_voids(4, range(4))
+    with pytest.raises(ValueError, match="the members have no labelled pixel: all are void"):
+        train_victim(recipe, nothing, scenes_of(2, 1), seed=0, progress=None)
+
+
+def test_held_out_scenes_are_no_members():
+    members = scenes_of()
+    with pytest.raises(ValueError, match="2 held-out scenes are members"):
+        train_victim(SMALL, members, members.subset([0, 1]), seed=0, progress=None)
