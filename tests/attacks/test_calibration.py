@@ -225,3 +225,9 @@ def test_loss_maps_are_finite_and_not_negative(bad):
     for pair in ((hole, theirs), (loss, holes)):
         with pytest.raises(ValueError, match="expected finite floating-point losses >= 0"):
             calibration.calibrated_loss_map(*pair)
+
+
+def test_the_reference_that_is_the_victim_is_named_by_its_place():
+    calibration.refuse_itself([False, False])
+    with pytest.raises(ValueError, match="reference 1 has the victim's own losses"):
+        calibration.refuse_itself([False, True])
