@@ -8,14 +8,14 @@ leaves that look out, where the caller has had it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from segleak_utils.representations import argmax_posterior, check_posterior, one_hot
+from segleak_utils.checks import VOID, numbers, tensors
+from segleak_utils.representations import argmax_posterior, one_hot
 
 LARGEST_STD = 1e6  # far beyond any use; float32 overflows later
 SMALLEST_RELEASED = 1e-6  # noise may leave a class no less: a negative probability is none
@@ -44,12 +44,15 @@ def label_only(posterior: Tensor, *, check: bool = True) -> Tensor:
 def from_labels(labels: Tensor, n_classes: int) -> Tensor:
     """Released labels [N,H,W] as a posterior float32 [N,C,H,W] that is one at the label.
 
-    Raises ValueError for a label outside 0..C-1: a service predicts a class, never void.
+    Raises ValueError for a label outside 0..C-1 (a service predicts a class, never void), and for
+    what are no integers [N,H,W].
 
     >>> from_labels(torch.tensor([[[1]]]), 3).flatten()
     tensor([0., 1., 0.])
     """
-    if labels.numel() and not 0 <= labels.min() <= labels.max() < n_classes:
+    n_classes = numbers.count(n_classes, "n_classes", 2, VOID)
+    tensors.mask_shape(labels)
+    if not 0 <= labels.min() <= labels.max() < n_classes:
         found = f"{int(labels.min())}..{int(labels.max())}"
         raise ValueError(f"labels {found}; expected 0..{n_classes - 1}")
     return one_hot(labels, n_classes)
@@ -68,8 +71,7 @@ def gaussian_noise(
     >>> bool(torch.equal(noisy, posterior)), round(float(noisy.sum()), 5)
     (False, 1.0)
     """
-    if not 0 <= std <= LARGEST_STD:
-        raise ValueError(f"std is {std}; expected a finite number from 0 to {LARGEST_STD:g}")
+    std = numbers.real(std, "std", 0, LARGEST_STD)
     _check(posterior, check)
     if std == 0:
         return posterior
@@ -88,12 +90,11 @@ def top_k(posterior: Tensor, k: int, *, check: bool = True) -> Tensor:
     """
     _check(posterior, check)
     n_classes = posterior.shape[1]
-    if not 1 <= k <= n_classes or k != int(k):
-        raise ValueError(f"k is {k}; expected a whole number from 1 to {n_classes}, the classes")
+    k = _whole(k, "k", n_classes)
     if k == 1:
         return argmax_posterior(posterior, check=False)  # on a tie the first class, as there
     rows = posterior.movedim(1, -1).contiguous()  # topk along the last dimension is far faster
-    values, classes = rows.topk(int(k), dim=-1)
+    values, classes = rows.topk(k, dim=-1)
     kept = torch.zeros_like(rows).scatter_(-1, classes, values)
     return (kept / values.sum(-1, keepdim=True)).movedim(-1, 1)
 
@@ -107,10 +108,9 @@ def rounding(posterior: Tensor, digits: int, *, check: bool = True) -> Tensor:
     >>> rounding(torch.tensor([0.54, 0.42, 0.04]).view(1, 3, 1, 1), 1).flatten()  # 5/9, 4/9
     tensor([0.5556, 0.4444, 0.0000])
     """
-    if digits not in range(1, 8):
-        raise ValueError(f"digits is {digits}; expected a whole number from 1 to 7")
+    digits = _whole(digits, "digits", 7)
     _check(posterior, check)
-    rounded = posterior.round(decimals=int(digits))
+    rounded = posterior.round(decimals=digits)
     total = rounded.sum(1, keepdim=True)
     if bool((total == 0).any()):
         rounded = torch.where(total == 0, argmax_posterior(posterior, check=False), rounded)
@@ -126,16 +126,21 @@ def temperature(posterior: Tensor, t: float, *, check: bool = True) -> Tensor:
     >>> temperature(torch.tensor([0.9, 0.1]).view(1, 2, 1, 1), 2).flatten()  # as 3 to 1
     tensor([0.7500, 0.2500])
     """
-    if not (math.isfinite(t) and t > 0):
-        raise ValueError(f"temperature is {t}; expected a finite number > 0")
+    t = numbers.real(t, "temperature", 0, ends="()")
     _check(posterior, check)
     loss = posterior.clamp(min=1e-30).log()
     return ((loss - loss.amax(1, keepdim=True)) / t).softmax(1)  # 0 / t: no overflow at the top
 
 
+def _whole(value: float, name: str, high: int) -> int:
+    """A whole number from 1 to `high`; 2.0 is one, as a slider gives it."""
+    whole = isinstance(value, float) and value.is_integer()
+    return numbers.count(int(value) if whole else value, name, 1, high)
+
+
 def _check(posterior: Tensor, check: bool) -> None:
     if check:
-        check_posterior(posterior)
+        tensors.check_posterior(posterior)
 
 
 @dataclass(frozen=True)

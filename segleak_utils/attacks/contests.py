@@ -10,7 +10,13 @@ from sklearn.model_selection import cross_val_predict
 from segleak_utils import metrics
 from segleak_utils.attacks.outputs import Outputs
 from segleak_utils.attacks.patchnets import Representation
-from segleak_utils.attacks.regressions import class_features, global_loss_scores, logistic_attack
+from segleak_utils.attacks.regressions import (
+    FOLDS,
+    class_features,
+    global_loss_scores,
+    logistic_attack,
+)
+from segleak_utils.checks import numbers
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,8 @@ class Attack:
     """One attack's result on one victim: a score an image, and the threshold of the shadows.
 
     scores: float64 [N], higher = member; patch_scores: float32 [N,P] for patch attacks. `rule`:
-    where the threshold comes from.
+    where the threshold comes from. ValueError for scores that are not finite [N], a threshold that
+    is NaN, or patch scores of other images.
     """
 
     name: str
@@ -28,15 +35,30 @@ class Attack:
     patch_scores: np.ndarray | None = None
     rule: str = "the shadows' threshold"
 
+    def __post_init__(self) -> None:
+        named = f"scores of {self.name!r}"
+        scores = numbers.numbers(self.scores, named)
+        numbers.threshold(self.threshold)
+        if self.patch_scores is not None:
+            patches = numbers.finite(self.patch_scores, f"patch {named}", "[N, P]")
+            if len(patches) != len(scores) or not patches.size:
+                found = f"{list(patches.shape)} for {len(scores)} images"
+                raise ValueError(f"patch {named} are {found}; expected [{len(scores)}, P]")
+
 
 @dataclass(frozen=True)
 class Contest:
-    """All attacks on one victim, on the same images; member: bool [N]."""
+    """All attacks on one victim, on the same images; member: bool [N], else ValueError."""
 
     victim: str
     setting: str
     member: np.ndarray
     attacks: tuple[Attack, ...]
+
+    def __post_init__(self) -> None:
+        for attack in self.attacks:
+            of = f"{attack.name!r} in {self.victim!r}"
+            numbers.labels(self.member, len(attack.scores), of=of)
 
     def __getitem__(self, name: str) -> Attack:
         for attack in self.attacks:
@@ -64,7 +86,7 @@ def learned(
     """A logistic regression on features [N,K] of the shadows' images, asked about the victim's."""
     model = logistic_attack(of_shadows, member)
     # out of fold: scores of images the model was fitted on would put the threshold too high
-    own = cross_val_predict(model, of_shadows, member, cv=5, method="decision_function")
+    own = cross_val_predict(model, of_shadows, member, cv=FOLDS, method="decision_function")
     scores = model.decision_function(of_victim)
     return Attack(name, seen, scores, metrics.best_threshold(own, member))
 

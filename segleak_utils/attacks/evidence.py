@@ -16,8 +16,10 @@ from sklearn.pipeline import Pipeline
 from torch import Tensor
 
 from segleak_utils import metrics
+from segleak_utils.attacks.calibration import check_alike
 from segleak_utils.attacks.outputs import Outputs
 from segleak_utils.attacks.references import Case, classes
+from segleak_utils.checks import numbers, tensors
 from segleak_utils.data import VOID
 from segleak_utils.metrics import Interval
 
@@ -63,8 +65,8 @@ def _mean_loss(shown: Outputs, references: Sequence[Outputs]) -> Tensor:
     """The references' mean loss of each pixel, float32 [N,H,W], of the victim's images only."""
     if not references:
         raise ValueError("no reference: the attack compares a victim with at least one")
-    if any(not torch.equal(of.masks, shown.masks) for of in references):
-        raise ValueError("victim and references were asked about different images: masks differ")
+    for reference in references:
+        check_alike(shown, reference)
     return torch.stack([of.loss_maps for of in references]).float().mean(0)[:, 0]
 
 
@@ -100,7 +102,7 @@ def class_leak(of: Case, names: Sequence[str], n_pixels: int) -> list[Leak]:
     the names.
     """
     own, theirs = classes(of.own), classes(of.references.mean(0))
-    n = len(names)
+    n, n_pixels = len(names), numbers.count(n_pixels, "n_pixels", 1)
     if own.shape[1] != 3 * n:
         raise ValueError(f"{n} names for {own.shape[1] // 3} classes")
     found = []
@@ -116,10 +118,16 @@ def bin_leak(
     """The same for pixels by some quantity: which, [N,H,W], in `low <= which < high` of each bin.
 
     The quantity must not depend on the victim, or members would get into other bins than others.
-    ValueError for another shape of it, without references, or for other masks than the victim's.
+    ValueError for another shape of it, NaN in it, bins without low < high, without references, or
+    for other masks than the victim's.
     """
     if which.shape != shown.masks.shape:
         raise ValueError(f"which is {tuple(which.shape)}; expected {tuple(shown.masks.shape)}")
+    if which.is_floating_point() and bool(which.isnan().any()):
+        raise ValueError("which holds NaN, which lies in no bin; give each pixel a number")
+    for name, (low, high) in bins.items():
+        if not low < high:
+            raise ValueError(f"bin {name!r} is {low} to {high}; expected low < high")
     gained = _mean_loss(shown, references) - shown.loss_maps[:, 0].float()
     labelled = shown.masks != VOID
     found = []
@@ -143,12 +151,13 @@ def _leak(name: str, scores, there, member, share) -> list[Leak]:
 def region_sizes(masks: Tensor) -> Tensor:
     """Of each pixel, how many its region has: int32 [N,H,W]; void is 0.
 
-    A region is what hangs together of one class, by edges. masks: uint8 [N,H,W].
+    A region is what hangs together of one class, by edges. masks: integer [N,H,W], else ValueError.
 
     >>> region_sizes(torch.tensor([[[0, 0, 1, 255], [1, 1, 1, 0]]], dtype=torch.uint8))
     tensor([[[2, 2, 4, 0],
              [4, 4, 4, 1]]], dtype=torch.int32)
     """
+    tensors.mask_shape(masks)
     out = np.zeros(masks.shape, np.int32)
     for mask, sizes in zip(masks.numpy(), out, strict=True):
         for k in np.unique(mask[mask != VOID]):
@@ -168,6 +177,7 @@ def found(scores: np.ndarray, member: np.ndarray, fpr: float) -> np.ndarray:
     array([ True,  True,  True])
     """
     metrics.tpr_at_fpr(scores, member, fpr)
+    scores, member = numbers.scored(scores, member)
     outside = np.sort(scores[~member])
     accused = int(np.floor(fpr * len(outside) + 1e-9))
     threshold = outside[-accused - 1] if accused < len(outside) else -np.inf
@@ -196,14 +206,28 @@ class Agreement:
 def agreement(a: np.ndarray, b: np.ndarray, member: np.ndarray, fpr: float) -> Agreement:
     """Do two attackers that have no network in common find the same members?
 
+    a, b: scores [N] of the same images; ValueError as `found`, and where the members' scores are
+    all the same, which have no rank.
+
     >>> scores, member = np.array([3.0, 2, 0, 1, 0, 0, 0]), np.arange(7) < 3
     >>> of = agreement(scores, scores, member, fpr=0.25)
     >>> of.first, of.second, of.both, round(of.chance, 2), round(of.rank, 2)
     (2, 2, 2, 1.33, 1.0)
     """
+    a, _ = numbers.scored(a, member, "a")
+    b, member = numbers.scored(b, member, "b")
     one, two = found(a, member, fpr), found(b, member, fpr)
+    _refuse_constant(a[member])
+    _refuse_constant(b[member])
     rank = float(spearmanr(a[member], b[member]).statistic)
     return Agreement(fpr, len(one), int(one.sum()), int(two.sum()), int((one & two).sum()), rank)
+
+
+def _refuse_constant(scores: np.ndarray) -> None:
+    if np.ptp(scores) == 0:
+        raise ValueError(
+            f"all {len(scores)} members score {scores[0]:g}: what is all the same has no ranks"
+        )
 
 
 def traits(of: Case, scores: np.ndarray, names: Sequence[str]) -> dict[str, Interval]:
@@ -211,7 +235,15 @@ def traits(of: Case, scores: np.ndarray, names: Sequence[str]) -> dict[str, Inte
 
     With the share of each class that half of the members have, and with how hard the image is to
     the references. 95 % intervals by Fisher's transformation (Bonett and Wright's variance).
+    scores: [N], finite. ValueError for others, another number of names, scores that are all the
+    same, and less than four members.
     """
+    scores = numbers.numbers(scores)
+    numbers.labels(of.member, len(scores))
+    if 6 * len(names) != of.own.shape[1]:
+        raise ValueError(f"{len(names)} names for {of.own.shape[1] // 6} classes")
+    numbers.count(int(of.member.sum()), "the number of members", 4)
+    _refuse_constant(scores[of.member])
     own = classes(of.own)[of.member]
     n, count = len(names), int(of.member.sum())
     values = {"difficulty: the references' loss": of.losses[1].mean(0)[of.member]}

@@ -11,6 +11,7 @@ import numpy as np
 
 from segleak_utils.attacks import calibration
 from segleak_utils.attacks.contests import Attack
+from segleak_utils.checks import numbers
 
 ONLINE = "LiRA, online, fixed variance"
 OFFLINE = "LiRA, offline, the same networks"
@@ -25,8 +26,10 @@ def halves(n_images: int, n_networks: int, seed: int) -> np.ndarray:
     >>> halves(6, 4, seed=0).sum(0)  # each image is inside half of the four networks
     array([2, 2, 2, 2, 2, 2])
     """
+    n_networks = numbers.count(n_networks, "n_networks")
     if n_networks < 4 or n_networks % 2:
         raise ValueError(f"{n_networks} networks: expected an even number, 4 or more")
+    n_images, seed = numbers.count(n_images, "n_images", 1), numbers.count(seed, "seed")
     choices = list(combinations(range(n_networks), n_networks // 2))
     order = np.random.default_rng(seed).permutation(n_images) % len(choices)
     inside = np.zeros((n_networks, n_images), bool)
@@ -40,7 +43,8 @@ def online_attacks(target: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -
 
     target: the victim's confidences [N] (`calibration.confidence`); theirs: those of the attacker's
     networks, [K,N]; inside: bool [K,N], which of them were trained on the image, half of them for
-    each image. ValueError for other shapes, or another share.
+    each image. ValueError for other shapes, values that are not finite, `inside` that is not
+    boolean, or another share.
 
     >>> inside = np.array([[True, False], [True, False], [False, True], [False, True]])
     >>> theirs = np.where(inside, 3.0, 0.0) + np.array([[0.0], [1.0], [0.0], [1.0]])
@@ -49,6 +53,11 @@ def online_attacks(target: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -
     >>> online.scores > online.threshold
     array([ True, False])
     """
+    target = numbers.finite(target, "target", "[N]")
+    theirs = numbers.finite(theirs, "theirs", "[K, N]")
+    inside = np.asarray(inside)
+    if inside.dtype != bool:
+        raise ValueError(f"inside must be boolean, found {inside.dtype}: write `labels == 1`")
     if theirs.shape != inside.shape or theirs.shape[1:] != target.shape:
         found = f"{target.shape}, {theirs.shape} and {inside.shape}"
         raise ValueError(f"shapes {found}; expected [N], [K,N] and [K,N]")

@@ -24,6 +24,7 @@ from segleak_utils import representations
 from segleak_utils.attacks.outputs import Outputs, represent
 from segleak_utils.attacks.patchnets import PatchNet, Representation, dense_logits, mixed_logits
 from segleak_utils.attacks.windows import crop, cut, patch_corners
+from segleak_utils.checks import numbers
 from segleak_utils.data import keep_freed_memory
 from segleak_utils.victims import best_device, device_of, has_bf16, resume
 from segleak_utils.whole import replace_file
@@ -32,12 +33,13 @@ from segleak_utils.whole import replace_file
 _PATCHES_AT_ONCE = 8
 
 
+def _score_name(score: str) -> None:
+    if score not in ("margin", "logit1"):
+        raise ValueError(f"score={score!r}; expected 'margin' or 'logit1' (the public code's)")
+
+
 def _margin(logits: Tensor, score: str) -> Tensor:
-    if score == "margin":
-        return logits[:, 1] - logits[:, 0]
-    if score == "logit1":
-        return logits[:, 1]
-    raise ValueError(f"score={score!r}; expected 'margin' or 'logit1' (the public code's)")
+    return logits[:, 1] - logits[:, 0] if score == "margin" else logits[:, 1]
 
 
 @torch.inference_mode()
@@ -59,6 +61,7 @@ def patch_scores(
     `mixed` a ResNet-50 looks in bf16 and judges in float32: faster where the hardware has bf16,
     and exact to some two digits.
     """
+    _score_name(score)
     net.eval()
     corners = patch_corners(len(maps), n_patches, tuple(maps.shape[-2:]), patch, generator)
     judge = net
@@ -89,8 +92,8 @@ def dense_scores(
     nearly the same scores. Takes what `patch_scores` takes; ValueError for a patch that does not
     fit into the map.
     """
-    if not 1 <= patch <= min(maps.shape[-2:]):
-        raise ValueError(f"patch {patch}: expected 1..{min(maps.shape[-2:])}, within the map")
+    _score_name(score)
+    patch = numbers.count(patch, "patch", 1, min(maps.shape[-2:]))
     device, out = device_of(net), []
     for one in maps.to(memory_format=torch.channels_last).split(1):
         logits = dense_logits(net.eval(), one.to(device), patch, mixed=mixed)
@@ -109,8 +112,11 @@ def score_outputs(
     mixed: bool = False,
     progress: str | None = None,
 ) -> np.ndarray:
-    """Patch scores float32 [N,P] of one attacker on outputs that were kept."""
-    generator = torch.Generator().manual_seed(seed)
+    """Patch scores float32 [N,P] of one attacker on outputs that were kept.
+
+    Raises ValueError as `patch_corners`, and for a seed that is no whole number.
+    """
+    generator = torch.Generator().manual_seed(numbers.count(seed, "seed"))
     starts = range(0, len(shown), 16)
     score = partial(patch_scores, net, mixed=mixed)
     parts = [
@@ -136,8 +142,10 @@ def stream_scores(
     answers: batches of (posterior float [B,C,H,W], masks integer [B,H,W]), as
     `victims.posterior_batches` yields them; N runs over all of them. nets: by the representation
     that they see, or by (a name, the representation) where several see the same. Every attacker
-    sees the same patches; no posterior is kept. ValueError for what `check_posterior` refuses.
+    sees the same patches; no posterior is kept. ValueError for what `check_posterior` refuses, and
+    where nothing was answered.
     """
+    seed = numbers.count(seed, "seed")
     generators = {key: torch.Generator().manual_seed(seed) for key in nets}
     kept: dict[Seen, list[Tensor]] = {key: [] for key in nets}
     seen = {key: key if isinstance(key, str) else key[1] for key in nets}
@@ -148,6 +156,8 @@ def stream_scores(
             for key in (key for key in nets if seen[key] == r):
                 found = patch_scores(nets[key], maps, n_patches, patch, generators[key])
                 kept[key].append(found)
+    if not all(kept.values()):
+        raise ValueError("no answer to score: give at least one batch of posteriors and masks")
     return {key: torch.cat(parts).numpy() for key, parts in kept.items()}
 
 
@@ -156,13 +166,20 @@ def evidence_map(net: nn.Module, maps: Tensor, patch: int, steps: int = 24) -> T
     """Where an attacker sees a member: float32 [H,W] for one representation [1,K,H,W].
 
     Each pixel has the mean score of the patches that cover it, on a regular grid of at most
-    `steps` x `steps` patches that reaches every edge. Raises ValueError for more than one map, or
-    a patch that does not fit into it.
+    `steps` x `steps` patches that reaches every edge. Raises ValueError for more than one map, a
+    patch that does not fit into it, or so few steps that pixels are left out between the patches.
     """
     size = tuple(maps.shape[-2:])
+    patch, steps = numbers.count(patch, "patch", -1), numbers.count(steps, "steps", 1)
     if len(maps) != 1 or not 1 <= patch <= min(size):
         raise ValueError(
             f"maps {tuple(maps.shape)}, patch {patch}: expected [1,K,H,W] and a patch within"
+        )
+    least = -(-max(size) // patch)
+    if steps < least:
+        raise ValueError(
+            f"steps is {steps}; expected at least {least}, so that patches of {patch} pixels cover "
+            f"a map of {size[0]}x{size[1]}"
         )
     rows, columns = (torch.linspace(0, s - patch, steps).round().long().unique() for s in size)
     corners = torch.cartesian_prod(rows, columns)
@@ -177,7 +194,11 @@ def evidence_map(net: nn.Module, maps: Tensor, patch: int, steps: int = 24) -> T
 
 @dataclass(frozen=True)
 class AttackRecipe:
-    """How a patch attacker is trained; every choice made on shadow data."""
+    """How a patch attacker is trained; every choice made on shadow data.
+
+    Raises ValueError for numbers that cannot be: counts below 1, a rate that is not above 0, a
+    share outside (0, 1).
+    """
 
     representation: Representation = "loss map + label"
     patch: int = 90
@@ -187,6 +208,13 @@ class AttackRecipe:
     weight_decay: float = 1e-2
     width: int = 16
     select_share: float = 0.15
+
+    def __post_init__(self) -> None:
+        for name in ("patch", "epochs", "batch", "width"):
+            numbers.count(getattr(self, name), name, 1)
+        numbers.real(self.lr, "lr", 0, ends="()")
+        numbers.real(self.weight_decay, "weight_decay", 0)
+        numbers.real(self.select_share, "select_share", 0, 1, ends="()")
 
 
 def train_attacker(
@@ -210,6 +238,7 @@ def train_attacker(
     without shadows, for a shadow without both kinds, and for a damaged checkpoint.
     """
     keep_freed_memory()
+    seed = numbers.count(seed, "seed")
     if not shadows:
         raise ValueError("no shadow outputs to learn from; at least one shadow is needed")
     for shadow in shadows:

@@ -20,6 +20,7 @@ from tqdm.std import tqdm
 from segleak_utils import metrics, representations, victims
 from segleak_utils.attacks.contests import Attack, learned
 from segleak_utils.attacks.outputs import Outputs
+from segleak_utils.checks import numbers, tensors
 from segleak_utils.data import VOID
 
 DICE = "Dice"
@@ -114,6 +115,14 @@ class ImageRecipe:
     weight_decay: float = 1e-2
     select_share: float = 0.15
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for counts below 1, a rate not above 0, a share outside (0, 1)."""
+        for name in ("pool", "epochs", "batch"):
+            numbers.count(getattr(self, name), name, 1)
+        numbers.real(self.lr, "lr", 0, ends="()")
+        numbers.real(self.weight_decay, "weight_decay", 0)
+        numbers.real(self.select_share, "select_share", 0, 1, ends="()")
+
 
 def image_maps(posterior: Tensor, masks: Tensor, pool: int) -> Tensor:
     """What a whole-image classifier sees, in steps of 1/255: uint8 [N,2C,H/pool,W/pool].
@@ -127,8 +136,8 @@ def image_maps(posterior: Tensor, masks: Tensor, pool: int) -> Tensor:
     >>> image_maps(posterior, torch.tensor([[[0, 0]] * 2]), pool=2).flatten()  # .4, .6, 1, 0
     tensor([102, 153, 255,   0], dtype=torch.uint8)
     """
-    if not 1 <= pool <= min(masks.shape[-2:]):
-        raise ValueError(f"pool {pool}: expected 1..{min(masks.shape[-2:])}, within the map")
+    tensors.mask_shape(masks)
+    pool = numbers.count(pool, "pool", 1, min(masks.shape[-2:]))
     both = representations.concatenation(posterior, masks)
     return F.avg_pool2d(both, pool).mul_(255).round_().byte()
 
@@ -152,6 +161,8 @@ def train_image_attacker(
     if maps.ndim != 4 or maps.dtype != torch.uint8 or member.shape != maps.shape[:1]:
         found = f"{maps.dtype} {tuple(maps.shape)} and {member.shape}"
         raise ValueError(f"maps and member are {found}; expected uint8 [N,K,h,w] and [N]")
+    numbers.labels(member, len(maps), of="maps")
+    seed = numbers.count(seed, "seed")
     learn, select = _kept_aside(recipe, member, seed)
     device, labels = victims.best_device(), torch.from_numpy(member).long()
     with torch.random.fork_rng(devices=[]):
@@ -260,6 +271,8 @@ def label_features(predicted: Tensor, masks: Tensor, n_classes: int) -> np.ndarr
     >>> label_features(predicted, masks, 1)  # a half is wrong, all of it inside
     array([[0.5, 0. , 0.5, 0. , 1. , 0. ]])
     """
+    tensors.mask_shape(predicted)
+    tensors.mask_shape(masks)
     if predicted.shape != masks.shape:
         found = f"{tuple(predicted.shape)} and {tuple(masks.shape)}"
         raise ValueError(f"predictions and masks are {found}; expected the same [N,H,W]")
@@ -310,8 +323,9 @@ def predictability_errors(
     if targets.shape[:1] + targets.shape[2:] != (n, *grid) or weights.shape != (n, *grid):
         found = f"{tuple(features.shape)}, {tuple(targets.shape)} and {tuple(weights.shape)}"
         raise ValueError(f"shapes {found}; expected [N,F,h,w], [N,K,h,w] and [N,h,w]")
-    if penalty <= 0 or not 2 <= folds <= weights[0].numel():
-        raise ValueError(f"penalty {penalty}, folds {folds}: expected above 0, and 2 to h x w")
+    penalty = numbers.real(penalty, "penalty", 0, ends="()")
+    folds = numbers.count(folds, "folds", 2, weights[0].numel())
+    seed = numbers.count(seed, "seed")
     if not all(bool(torch.isfinite(part).all()) for part in (features, targets, weights)):
         raise ValueError("features, targets or weights hold NaN or infinite values")
     if bool((weights < 0).any()) or bool((weights.flatten(1).sum(1) == 0).any()):
@@ -353,8 +367,10 @@ def best_alpha(losses: np.ndarray, errors: np.ndarray, member: np.ndarray) -> fl
     """The weight of the predictability with the highest AUC on *shadow* images, from a grid.
 
     losses, errors: float [N]; member: bool [N]. The paper subtracts errors of one kind, so its
-    weight is 1; a cross-entropy and an absolute error need one of their own.
+    weight is 1; a cross-entropy and an absolute error need one of their own. ValueError for other
+    forms, and values that are not finite or below 0.
     """
+    losses, errors = _losses_and_errors(losses, errors)
     return float(max(_ALPHAS, key=lambda a: metrics.auc(a * errors - losses, member).value))
 
 
@@ -373,8 +389,18 @@ def predictability_attack(
     >>> attack.scores[member].min() > attack.scores[~member].max()
     np.True_
     """
-    losses, errors = of_shadows
+    losses, errors = _losses_and_errors(*of_shadows)
     alpha = best_alpha(losses, errors, member)
     threshold = metrics.best_threshold(alpha * errors - losses, member)
-    losses, errors = of_victim
+    losses, errors = _losses_and_errors(*of_victim)
     return Attack(SHAFRAN, "mean loss + predictability", alpha * errors - losses, threshold)
+
+
+def _losses_and_errors(losses: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    losses, errors = numbers.numbers(losses, "losses"), numbers.numbers(errors, "errors")
+    if losses.shape != errors.shape:
+        raise ValueError(f"{len(losses)} losses and {len(errors)} errors; expected one of each")
+    for name, values in (("losses", losses), ("errors", errors)):
+        if values.size and values.min() < 0:
+            raise ValueError(f"{name} go down to {values.min():.3g}; expected all >= 0")
+    return losses, errors

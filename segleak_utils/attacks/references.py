@@ -20,6 +20,7 @@ from segleak_utils import metrics
 from segleak_utils.attacks import calibration, regressions
 from segleak_utils.attacks.contests import GLOBAL, LOGISTIC, Attack
 from segleak_utils.attacks.outputs import Outputs
+from segleak_utils.checks import numbers
 from segleak_utils.data import VOID
 from segleak_utils.representations import near_boundary
 
@@ -59,12 +60,32 @@ class Case:
     """What is known of a network's scenes: its own losses by zone, and those of references.
 
     own: float64 [N,6C], `attacks.class_features` of the `zones`; references: [K,N,6C]; member:
-    bool [N].
+    bool [N]. ValueError for what these are not, and for the network among its own references.
     """
 
     own: np.ndarray
     references: np.ndarray
     member: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Raise ValueError unless all is finite and about the same images, of other networks.
+
+        Shares of the zones that differ betray other images, or another order of them.
+        """
+        own = numbers.finite(self.own, "own", "[N, 6C]")
+        theirs = numbers.finite(self.references, "references", "[K, N, 6C]")
+        numbers.labels(self.member, len(own), of="own")
+        if theirs.shape[1:] != own.shape or not len(theirs) or own.shape[1] % 6 or not own.size:
+            found = f"{list(own.shape)} and {list(theirs.shape)}"
+            raise ValueError(f"own and references are {found}; expected [N, 6C] and [K, N, 6C]")
+        n = own.shape[1] // 3
+        if not np.allclose(theirs[..., 2 * n :], own[:, 2 * n :], atol=1e-6):
+            raise ValueError(
+                "own and references were asked about different images, or in another order: their "
+                "shares of the zones differ"
+            )
+        if own[:, : 2 * n].any():
+            calibration.refuse_itself(np.array_equal(own, one) for one in theirs)
 
     @cached_property
     def losses(self) -> tuple[np.ndarray, np.ndarray]:
@@ -76,7 +97,8 @@ class Case:
 def case(shown: Outputs, references: Sequence[Outputs]) -> Case:
     """What a network and its references said of the same images, brought together.
 
-    ValueError without a reference, or for one that was asked about other images (other masks).
+    ValueError without a reference, for one that was asked about other images (other masks), or one
+    that is the network itself (the same losses).
 
     >>> member, masks = np.array([True]), torch.tensor([[[0, 1]]])
     >>> def said(p):

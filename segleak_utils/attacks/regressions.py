@@ -14,7 +14,10 @@ from torch import nn
 
 from segleak_utils import representations
 from segleak_utils.attacks.outputs import Outputs
+from segleak_utils.checks import numbers
 from segleak_utils.data import Scenes
+
+FOLDS = 5  # of the shadows' images, by which a penalty is chosen
 
 
 def global_loss_scores(shown: Outputs) -> np.ndarray:
@@ -79,25 +82,26 @@ def blind_features(scenes: Scenes) -> np.ndarray:
 def logistic_attack(features: np.ndarray, member: np.ndarray) -> Pipeline:
     """Logistic regression on per-image features of shadows; its penalty chosen on shadows too.
 
-    Score others by ``model.decision_function(features)``.
+    features: [N,K]; member: bool [N]. Score others by ``model.decision_function(features)``.
+    ValueError for features that are not finite numbers [N,K], and less than `FOLDS` of a kind.
 
     >>> features = np.linspace(-1, 1, 20)[:, None]
     >>> model = logistic_attack(features, features[:, 0] > 0)
     >>> bool((model.decision_function(features) > 0).tolist() == (features[:, 0] > 0).tolist())
     True
     """
-    member = np.asarray(member)
-    if member.dtype != bool or member.shape != features.shape[:1]:
+    features = numbers.finite(features, "features", "[n, k]")
+    member = numbers.labels(member, len(features), of="features")
+    kinds = int(member.sum()), int((~member).sum())
+    if min(kinds) < FOLDS or not features.shape[1]:
         raise ValueError(
-            f"member is {member.dtype} {member.shape}; expected bool {features.shape[:1]}: of "
-            "other labels the one that sorts last would count as member"
+            f"{kinds[0]} members and {kinds[1]} non-members of {features.shape[1]} features; "
+            f"expected at least {FOLDS} of each, to choose the penalty by, and one feature"
         )
-    if not np.isfinite(features).all():
-        raise ValueError("features hold NaN or infinite values; replace absent classes first")
     model = LogisticRegressionCV(
         Cs=np.logspace(-3, 2, 6),
         l1_ratios=(0.0,),
-        cv=5,
+        cv=FOLDS,
         scoring="roc_auc",
         max_iter=2000,
         use_legacy_attributes=False,
@@ -110,6 +114,7 @@ class LinearAttack(nn.Module):
 
     def __init__(self, n_features: int) -> None:
         super().__init__()
+        n_features = numbers.count(n_features, "n_features", 1)
         for name in ("mean", "scale", "weight"):
             self.register_buffer(name, torch.zeros(n_features, dtype=torch.float64))
         self.register_buffer("bias", torch.zeros(1, dtype=torch.float64))
@@ -124,6 +129,12 @@ class LinearAttack(nn.Module):
         return attack
 
     def scores(self, features: np.ndarray) -> np.ndarray:
-        """Membership scores float64 [N] of features float [N,K]."""
-        scaled = (torch.from_numpy(features).double() - self.mean) / self.scale
+        """Membership scores float64 [N] of features [N,K]; ValueError for another K, or NaN."""
+        features = numbers.finite(features, "features", "[n, k]")
+        if features.shape[1] != len(self.mean):
+            raise ValueError(
+                f"features are {list(features.shape)}; expected [N, {len(self.mean)}], those that "
+                "the attack was fitted on"
+            )
+        scaled = (torch.from_numpy(features) - self.mean) / self.scale
         return (scaled @ self.weight + self.bias).numpy()

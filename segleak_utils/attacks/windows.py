@@ -7,18 +7,24 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from segleak_utils.checks import numbers
+
 
 def patch_corners(
     n_images: int, n_patches: int, size: tuple[int, int], patch: int, generator: torch.Generator
 ) -> Tensor:
     """Random upper left corners of square patches, int64 [N,P,2] (row, column), uniform.
 
-    Raises ValueError for a patch larger than the map or a number of patches below 1.
+    Raises ValueError for a patch larger than the map, a number of patches below 1, and for what are
+    no whole numbers.
 
     >>> patch_corners(1, 2, (4, 4), 4, torch.Generator())  # a patch as large as the map
     tensor([[[0, 0],
              [0, 0]]])
     """
+    n_images = numbers.count(n_images, "n_images")
+    for name, value in (("n_patches", n_patches), ("patch", patch)):
+        numbers.count(value, name, -numbers.LARGEST)  # below, both are named beside the map
     if not 1 <= patch <= min(size) or n_patches < 1:
         raise ValueError(
             f"{n_patches} patches of {patch}x{patch} from maps of {size[0]}x{size[1]}: need at "
@@ -41,7 +47,13 @@ def crop(maps: Tensor, corners: Tensor, patch: int) -> Tensor:
 
 
 def cut(maps: Tensor, corners: Tensor, patch: int, at_once: int) -> Iterator[Tensor]:
-    """The patches in the order of `crop`, a few at a time."""
+    """The patches in the order of `crop`, a few at a time.
+
+    Raises ValueError for corners that are not integer [N,P,2], or whose patches leave the map: a
+    negative one would be cut from the other side.
+    """
+    patch, at_once = numbers.count(patch, "patch", 1), numbers.count(at_once, "at_once", 1)
+    _check_corners(maps, corners, patch)
     windows = maps.unfold(2, patch, 1).unfold(3, patch, 1)
     image = torch.arange(len(maps)).repeat_interleave(corners.shape[1])
     rows, columns = corners.reshape(-1, 2).unbind(-1)
@@ -49,3 +61,16 @@ def cut(maps: Tensor, corners: Tensor, patch: int, at_once: int) -> Iterator[Ten
         some = slice(i, i + at_once)
         patches = windows[image[some], :, rows[some], columns[some]]
         yield patches.contiguous(memory_format=torch.channels_last)
+
+
+def _check_corners(maps: Tensor, corners: Tensor, patch: int) -> None:
+    whole = not (corners.is_floating_point() or corners.dtype == torch.bool)
+    if maps.ndim != 4 or corners.ndim != 3 or corners.shape[::2] != (len(maps), 2) or not whole:
+        found = f"{list(maps.shape)} and {corners.dtype} {list(corners.shape)}"
+        raise ValueError(f"maps and corners are {found}; expected [N,K,H,W] and integer [N,P,2]")
+    last = torch.tensor(maps.shape[2:]) - patch
+    if bool((corners < 0).any()) or bool((corners > last).any()):
+        raise ValueError(
+            f"a patch of {patch} pixels leaves the maps of {list(maps.shape[2:])}: expected "
+            f"corners from 0 to {last.tolist()}"
+        )

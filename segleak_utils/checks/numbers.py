@@ -12,25 +12,27 @@ LARGEST = 2**53  # above, a float64 no longer tells neighbouring integers apart
 
 
 def numbers(values: ArrayLike, name: str = "scores") -> NDArray[np.float64]:
-    """Finite real numbers as float64 [n].
-
-    ValueError for another form, booleans, complex or masked values, NaN, infinities, and integers
-    that float64 would round.
+    """Finite real numbers as float64 [n]; ValueError as `finite`.
 
     >>> numbers([3, 1])
     array([3., 1.])
     """
-    if isinstance(values, np.ma.MaskedArray):
-        if np.ma.getmaskarray(values).any():
-            raise ValueError(
-                f"{name} is a masked array, and what is hidden would count: select what is to "
-                "count, values[~mask].data"
-            )
-        values = values.data
-    values = np.asarray(values)
-    if values.ndim != 1 or values.dtype.kind not in "iuf":
+    return finite(values, name)
+
+
+def finite(values: ArrayLike, name: str, form: str = "[n]") -> NDArray[np.float64]:
+    """Finite real numbers as float64 of a form such as "[n]" or "[k, n]"; "[...]" is any.
+
+    ValueError for another number of dimensions, booleans, complex or masked values, NaN,
+    infinities, and integers that float64 would round.
+
+    >>> finite([[3, 1]], "features", "[n, k]")
+    array([[3., 1.]])
+    """
+    values = _unmasked(values, name)
+    if values.dtype.kind not in "iuf" or (form != "[...]" and values.ndim != form.count(",") + 1):
         raise ValueError(
-            f"{name} must be real numbers [n], found {values.dtype} {list(values.shape)}"
+            f"{name} must be real numbers {form}, found {values.dtype} {list(values.shape)}"
         )
     if values.dtype.kind in "iu" and values.size:
         low, high = int(values.min()), int(values.max())
@@ -40,12 +42,25 @@ def numbers(values: ArrayLike, name: str = "scores") -> NDArray[np.float64]:
                 "would round them, and equal ones would become ties; subtract a constant first"
             )
     values = values.astype(np.float64)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
+    good = np.isfinite(values)
+    if not good.all():
+        first = np.argwhere(~good)[0].tolist()
         raise ValueError(
-            f"{name} holds {len(bad)} NaN or infinite values, the first at index {bad[0]}"
+            f"{name} holds {(~good).sum()} NaN or infinite values, the first at index "
+            f"{first[0] if len(first) == 1 else first}"
         )
     return values
+
+
+def _unmasked(values: ArrayLike, name: str) -> NDArray:
+    if isinstance(values, np.ma.MaskedArray):
+        if np.ma.getmaskarray(values).any():
+            raise ValueError(
+                f"{name} is a masked array, and what is hidden would count: select what is to "
+                "count, values[~mask].data"
+            )
+        values = values.data
+    return np.asarray(values)
 
 
 def labels(member: ArrayLike, n: int, name: str = "member", of: str = "scores") -> NDArray:
@@ -85,7 +100,7 @@ def count(value: object, name: str, low: int = 0, high: int | None = None) -> in
     300
     """
     try:
-        if isinstance(value, bool | np.bool_):
+        if not _one(value, "iuO"):
             raise TypeError
         found = operator.index(value)
     except TypeError:
@@ -106,18 +121,19 @@ def real(
 ) -> float:
     """A finite number between `low` and `high` as Python's own.
 
-    ends: "[]" with both of them, "(]", "[)" or "()" without; ValueError for NaN and infinities.
+    ends: "[]" with both of them, "(]", "[)" or "()" without; ValueError for NaN and infinities, and
+    for what is no single number: booleans, texts, complex or masked values, arrays.
 
     >>> real(np.float16(0.5), "share", 0, 1)
     0.5
     """
     try:
-        found = float(value)
+        found = float(value) if _one(value, "iufO") else math.nan
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name} is {value!r}; expected a number") from None
+        found = math.nan
     above = found >= low if ends[0] == "[" else found > low
     below = found <= high if ends[1] == "]" else found < high
-    if not (math.isfinite(found) and above and below) or isinstance(value, bool | np.bool_):
+    if not (math.isfinite(found) and above and below):
         bounds = (math.isfinite(low), math.isfinite(high))
         wanted = {
             (True, True): f"in {ends[0]}{low:g}, {high:g}{ends[1]}",
@@ -125,7 +141,27 @@ def real(
             (False, True): f"{'at most' if ends[1] == ']' else 'below'} {high:g}",
             (False, False): "that is finite",
         }[bounds]
-        raise ValueError(f"{name} is {value}; expected a number {wanted}")
+        shown = value if _one(value, "iuf") else repr(value)
+        raise ValueError(f"{name} is {shown}; expected a number {wanted}")
+    return found
+
+
+def _one(value: object, kinds: str) -> bool:
+    """Is it a single value of NumPy's `kinds`? (What is masked is none.)"""
+    if type(value) in (int, float):
+        return True
+    found = np.asarray(value)
+    return found.ndim == 0 and found.dtype.kind in kinds and value is not np.ma.masked
+
+
+def threshold(value: float) -> float:
+    """A threshold: a number, or an infinity, above which nobody or everybody scores."""
+    found = float(value) if _one(value, "iuf") else math.nan
+    if math.isnan(found):
+        shown = "NaN" if _one(value, "f") else repr(value)
+        raise ValueError(
+            f"threshold is {shown}; expected a number: choose it by best_threshold on shadow scores"
+        )
     return found
 
 

@@ -17,6 +17,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import beta, binom, binomtest
 
+from segleak_utils.checks import numbers
 from segleak_utils.metrics.separation import roc
 
 UNFAIR = 1e-6  # fair coins fall so unevenly once in a million audits
@@ -65,11 +66,11 @@ def epsilon_bound(
     >>> epsilon_bound(40, 400, 200, 2000, delta=1e-4)  # 10 % of both: nothing can be said
     0.0
     """
-    for what, count, n in (("hits", hits, n_members), ("alarms", alarms, n_nonmembers)):
-        whole = all(isinstance(x, int | np.integer) for x in (count, n))
-        if not (whole and 0 <= count <= n and n >= 1):
-            raise ValueError(f"{what}: {count} of {n}; expected integers, 0 <= {what} <= n, n >= 1")
-    _check(delta, level)
+    n_members = numbers.count(n_members, "n_members", 1, numbers.LARGEST)
+    n_nonmembers = numbers.count(n_nonmembers, "n_nonmembers", 1, numbers.LARGEST)
+    hits = numbers.count(hits, "hits", 0, n_members)
+    alarms = numbers.count(alarms, "alarms", 0, n_nonmembers)
+    delta, level = _delta(delta), numbers.level(level)
     found = _log_ratio(np.array([hits]), n_members, np.array([alarms]), n_nonmembers, delta, level)
     return max(0.0, float(found[0]))
 
@@ -85,13 +86,12 @@ def audited(
     promise is about one image more or less, the comparison exchanges one for another.
     Raises ValueError as `metrics.roc`, and for fewer than four members or non-members.
     """
-    _check(delta, level)
-    curve = roc(scores, member)  # checks both
-    scores, member = np.asarray(scores, np.float64), np.asarray(member)
-    if min(curve.n_members, curve.n_nonmembers) < 4:
-        found = f"{curve.n_members} members and {curve.n_nonmembers} non-members"
+    delta, level = _delta(delta), numbers.level(level)
+    scores, member = numbers.scored(scores, member)
+    if min(member.sum(), (~member).sum()) < 4:
+        found = f"{member.sum()} members and {(~member).sum()} non-members"
         raise ValueError(f"{found}; expected at least 4 of each, to choose on half of them")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(numbers.count(seed, "seed"))
     choose = np.zeros(len(scores), bool)
     for group in (member, ~member):
         at = np.flatnonzero(group)
@@ -120,15 +120,14 @@ def bound_at(
     >>> bound.hits, bound.alarms, bound.epsilon_low == bound.largest
     (100, 0, True)
     """
-    roc(scores, member)  # for its checks
-    if np.isnan(threshold):
-        raise ValueError("threshold is NaN; expected a number that was chosen on other images")
-    accused, member = np.asarray(scores) > threshold, np.asarray(member)
+    scores, member = numbers.scored(scores, member)
+    delta, level, threshold = _delta(delta), numbers.level(level), numbers.threshold(threshold)
+    accused = scores > threshold
     n, m = int(member.sum()), int((~member).sum())
     hits, alarms = int(accused[member].sum()), int(accused[~member].sum())
     low = epsilon_bound(hits, n, alarms, m, delta, level)
     largest = epsilon_bound(n, n, 0, m, delta, level)
-    return Bound(low, float(threshold), hits, n, alarms, m, delta, level, largest)
+    return Bound(low, threshold, hits, n, alarms, m, delta, level, largest)
 
 
 def _log_ratio(hits, n: int, alarms, m: int, delta: float, level: float) -> NDArray[np.float64]:
@@ -178,21 +177,16 @@ def one_run(
     >>> found.right, found.guesses, round(found.epsilon_low, 2)
     (100, 100, 3.49)
     """
-    scores, included = np.asarray(scores), np.asarray(included)
-    if scores.ndim != 1 or scores.dtype.kind not in "iuf" or not np.isfinite(scores).all():
-        raise ValueError(f"scores: {scores.dtype} {scores.shape}; expected finite numbers [n]")
-    if included.dtype != bool or included.shape != scores.shape:
-        found = f"{included.dtype} {included.shape}"
-        raise ValueError(f"included: {found}; expected booleans, one for each of {len(scores)}")
-    n = len(scores)
-    if not 1 <= n_guesses <= n:
-        raise ValueError(f"n_guesses is {n_guesses}, expected 1..{n}")
+    scores = numbers.numbers(scores)
+    included = numbers.labels(included, len(scores), "included")
+    n = numbers.count(len(scores), "the number of canaries", 1)
+    n_guesses = numbers.count(n_guesses, "n_guesses", 1, n)
+    delta, level = _delta(delta), numbers.level(level)
     if binomtest(int(included.sum()), n).pvalue < UNFAIR:
         raise ValueError(
             f"{included.sum()} of {n} canaries are included: that is no fair coin. The audit needs "
             "each of them included with probability 1/2, independently"
         )
-    _check(delta, level)
     ascending, lowest = np.sort(scores), n_guesses // 2
     highest = n_guesses - lowest
     floor = ascending[n - highest - 1] if highest < n else -np.inf
@@ -216,13 +210,18 @@ def one_run_p_value(n: int, guesses: int, right: int, epsilon: float, delta: flo
 
     At most P[B >= right] + 2 n delta max over i of P[right > B >= right - i] / i, where B counts
     the successes of as many guesses that are right with probability e^epsilon / (1 + e^epsilon)
-    (Steinke et al. 2023, section 5). Raises ValueError unless 0 <= right <= guesses <= n.
+    (Steinke et al. 2023, section 5). Raises ValueError unless these are whole numbers with
+    0 <= right <= guesses <= n, for an epsilon below 0 or NaN (an infinite one promises nothing),
+    and a delta outside [0, 1).
 
     >>> one_run_p_value(n=10, guesses=4, right=4, epsilon=0, delta=0)  # four fair coins
     0.0625
     """
-    if not 0 <= right <= guesses <= n or not epsilon >= 0:
-        raise ValueError(f"{right} of {guesses} guesses on {n} canaries, epsilon {epsilon}")
+    n = numbers.count(n, "n", 0, numbers.LARGEST)
+    guesses = numbers.count(guesses, "guesses", 0, n)
+    right = numbers.count(right, "right", 0, guesses)
+    epsilon = np.inf if epsilon == np.inf else numbers.real(epsilon, "epsilon", 0)
+    delta = _delta(delta)
     chance = expit(epsilon)
     value = binom.sf(right - 1, guesses, chance)
     if delta and right:
@@ -243,6 +242,5 @@ def _one_run_low(n: int, guesses: int, right: int, delta: float, level: float) -
     return float(brentq(excess, 0, high))
 
 
-def _check(delta: float, level: float) -> None:
-    if not (0 <= delta < 1 and 0 < level < 1):
-        raise ValueError(f"delta {delta}, level {level}; expected 0 <= delta < 1 and 0 < level < 1")
+def _delta(delta: float) -> float:
+    return numbers.real(delta, "delta", 0, 1, ends="[)")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest
 
+from segleak_utils.checks import numbers
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -29,11 +31,19 @@ class Interval:
     level: float = 0.95
 
     def __post_init__(self) -> None:
-        if not self.low <= self.high or not np.isfinite([self.value, self.low, self.high]).all():
+        """Raise ValueError unless finite low <= value <= high, and numbers of images and a level.
+
+        Without the estimate inside, a percentile of something else was taken for its interval.
+        """
+        ends = self.value, self.low, self.high
+        if not self.low <= self.value <= self.high or not np.isfinite(ends).all():
             raise ValueError(
                 f"not an interval: {self.value} [{self.low}, {self.high}], expected finite low "
-                "<= high"
+                "<= value <= high"
             )
+        numbers.count(self.n_members, "n_members")
+        numbers.count(self.n_nonmembers, "n_nonmembers")
+        numbers.level(self.level)
 
     def contains(self, x: float) -> bool:
         return self.low <= x <= self.high
@@ -58,5 +68,8 @@ class Interval:
 
 
 def clopper_pearson(hits: int, n: int, level: float) -> tuple[float, float]:
+    """Exact limits of a share of `hits` in `n`; ValueError for what cannot be counts or a level."""
+    n = numbers.count(n, "n", 1)
+    hits, level = numbers.count(hits, "hits", 0, n), numbers.level(level)
     limits = binomtest(hits, n).proportion_ci(level, "exact")
     return float(limits.low), float(limits.high)

@@ -81,8 +81,12 @@ def auc(
     >>> auc([3, 2, 1, 0], np.array([True, False, True, False])).value  # 3 of 4 pairs in order
     0.75
     """
+    if method not in ("delong", "bootstrap"):
+        raise ValueError(f"method {method!r}: expected 'delong' or 'bootstrap'")
+    if method == "bootstrap":
+        seed, n_boot = _bootstrap(seed, n_boot)
     scores, member = numbers.scored(scores, member)
-    numbers.level(level)
+    level = numbers.level(level)
     inside, outside = scores[member], scores[~member]
     value, variance = _delong(inside, outside)
     n = min(len(inside), len(outside))
@@ -92,13 +96,13 @@ def auc(
         z = norm.ppf(0.5 + level / 2)
         half = z * np.sqrt(variance) / (value * (1 - value))
         low, high = expit(logit(value) - half), expit(logit(value) + half)
-    elif method == "bootstrap":
+    else:
         pairs = [(_Pairs.of(inside, outside), 1)]
         means = _resampled_means(pairs, len(inside), len(outside), seed, n_boot)
         low, high = _percentiles(0.5 + means / 2, level)
-    else:
-        raise ValueError(f"method {method!r}: expected 'delong' or 'bootstrap'")
-    return Interval(value, float(low), float(high), len(inside), len(outside), level)
+    # at a tiny level the estimate may lie outside by a rounding or between two resamples
+    low, high = min(float(low), value), max(float(high), value)
+    return Interval(value, low, high, len(inside), len(outside), level)
 
 
 def paired_auc_difference(
@@ -122,15 +126,16 @@ def paired_auc_difference(
     >>> str(paired_auc_difference(-order, np.exp(-order), member, seed=0))  # the same order
     '.00 [.00, .00]'
     """
+    seed, n_boot = _bootstrap(seed, n_boot)
     scores_a, checked = numbers.scored(scores_a, member, "scores_a")
     scores_b, _ = numbers.scored(scores_b, member, "scores_b")
-    numbers.level(level)
+    level = numbers.level(level)
     a, b = (_Pairs.of(scores[checked], scores[~checked]) for scores in (scores_a, scores_b))
     m, n = len(a.below), len(a.order)
     once = np.ones((1, m)), np.ones((1, n))
     value = float((a.balance(*once) - b.balance(*once))[0] / (m * n)) / 2
     low, high = _percentiles(_resampled_means([(a, 1), (b, -1)], m, n, seed, n_boot) / 2, level)
-    return Interval(value, low, high, m, n, level)
+    return Interval(value, min(low, value), max(high, value), m, n, level)
 
 
 def tpr_at_fpr(scores: ArrayLike, member: ArrayLike, fpr: float, level: float = 0.95) -> Interval:
@@ -148,10 +153,9 @@ def tpr_at_fpr(scores: ArrayLike, member: ArrayLike, fpr: float, level: float = 
     1.0
     """
     scores, member = numbers.scored(scores, member)
-    numbers.level(level)
+    level = numbers.level(level)
+    fpr = numbers.real(fpr, "fpr", 0, 1, ends="(]")
     inside, outside = scores[member], np.sort(scores[~member])
-    if not 0 < fpr <= 1:
-        raise ValueError(f"fpr is {fpr}, expected more than 0 and at most 1")
     # The small addend is for products such as .29 * 100 = 28.999999999999996.
     accused = int(np.floor(fpr * len(outside) + 1e-9))
     if accused < 1:
@@ -172,7 +176,7 @@ def mean_difference(values: ArrayLike, member: ArrayLike, level: float = 0.95) -
     3.0
     """
     values, member = numbers.scored(values, member, "values")
-    numbers.level(level)
+    level = numbers.level(level)
     inside, outside = values[member], values[~member]
     parts = np.array([x.var(ddof=1) / len(x) for x in (inside, outside)])
     value, half = float(inside.mean() - outside.mean()), 0.0
@@ -215,7 +219,7 @@ def accuracy_at(
     0.75
     """
     right, member = _calls(scores, member, threshold)
-    numbers.level(level)
+    level = numbers.level(level)
     low, high = clopper_pearson(int(right.sum()), len(right), level)
     return Interval(float(right.mean()), low, high, int(member.sum()), int((~member).sum()), level)
 
@@ -233,7 +237,7 @@ def balanced_accuracy_at(
     0.625
     """
     right, member = _calls(scores, member, threshold)
-    numbers.level(level)
+    level = numbers.level(level)
     shares = np.array([right[member].mean(), right[~member].mean()])
     limits = np.array(
         [
@@ -252,9 +256,7 @@ def _calls(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which images are called right, and the checked labels."""
     scores, member = numbers.scored(scores, member)
-    if np.isnan(threshold):
-        raise ValueError("threshold is NaN: choose it by best_threshold on shadow scores")
-    return (scores > threshold) == member, member
+    return (scores > numbers.threshold(threshold)) == member, member
 
 
 def _delong(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> tuple[float, float]:
@@ -299,15 +301,18 @@ class _Pairs:
         return np.einsum("bm,bm->b", members, won, dtype=np.float64)
 
 
+def _bootstrap(seed: int | None, n_boot: int) -> tuple[int, int]:
+    """What a bootstrap needs; fewer than 100 resamples have no tail of 2.5 %."""
+    if seed is None:
+        raise ValueError("the bootstrap needs a seed: pass seed=0, say")
+    return numbers.count(seed, "seed"), numbers.count(n_boot, "n_boot", 100)
+
+
 def _resampled_means(
-    pairs: Sequence[tuple[_Pairs, int]], m: int, n: int, seed: int | None, n_boot: int
+    pairs: Sequence[tuple[_Pairs, int]], m: int, n: int, seed: int, n_boot: int
 ) -> NDArray[np.float64]:
     """Mean balance of the pairs, each with its sign, over `n_boot` resamples of m members and,
     apart, n non-members: [n_boot]. Time n log n, memory of some million counts at the most."""
-    if seed is None:
-        raise ValueError("the bootstrap needs a seed: pass seed=0, say")
-    if n_boot < 100:
-        raise ValueError(f"n_boot is {n_boot}, expected at least 100 for a tail of 2.5 %")
     rng = np.random.default_rng(seed)
     sums, at_once = [], max(1, min(250, 2**23 // (m + n)))
     for start in range(0, n_boot, at_once):

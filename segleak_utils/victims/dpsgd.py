@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,14 +20,16 @@ import torch
 import torch.nn.functional as F
 from opacus import GradSampleModule, PrivacyEngine
 from opacus.accountants import PRVAccountant, RDPAccountant
+from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV, compute_safe_domain_size
 from opacus.utils.batch_memory_manager import BatchMemoryManager
 from opacus.validators import ModuleValidator
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.hooks import RemovableHandle
 from tqdm.std import tqdm
 
+from segleak_utils.checks import numbers
 from segleak_utils.data import VOID, Scenes
 from segleak_utils.victims.asking import best_device, device_of
 from segleak_utils.victims.checkpoints import resume
@@ -35,6 +38,14 @@ from segleak_utils.victims.training import augmentation
 from segleak_utils.whole import replace_file
 
 SMALLEST_NOISE = 0.3  # below, the accountant needs gigabytes to say that nothing is promised
+LARGEST_NOISE = 1000  # beyond any use; an infinite one keeps the accountant busy for ever
+LARGEST_STEPS = 10**9
+# Below, the tight accountant's own rounding is larger; above, what is promised says nothing, and
+# RDP's epsilon may be negative.
+DELTAS = (1e-12, 1e-2)
+# Points of the tight accountant's grid: 8 million take 5 seconds and more than a gigabyte.
+LARGEST_GRID = 2**23
+EPSILON_ERROR = 0.01  # Opacus' own
 
 
 def _none_or_enough(noise_multiplier: float) -> float:
@@ -44,7 +55,7 @@ def _none_or_enough(noise_multiplier: float) -> float:
 
 
 NoiseMultiplier = Annotated[
-    float, Field(ge=0, le=1000, allow_inf_nan=False), AfterValidator(_none_or_enough)
+    float, Field(ge=0, le=LARGEST_NOISE, allow_inf_nan=False), AfterValidator(_none_or_enough)
 ]
 
 
@@ -65,8 +76,15 @@ class DPRecipe(BaseModel):
     lr: float = Field(gt=0, le=10)
     trained: Literal["all", "decoder", "few"] = "all"
     crop: int | None = Field(None, ge=32, le=4096, description="side of a window; width is twice")
-    delta: float = Field(1e-4, gt=0, lt=1)
+    delta: float = Field(1e-4, ge=DELTAS[0], le=DELTAS[1], description="below 1 / members")
     physical: int = Field(8, ge=1, le=4096)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_booleans(cls, value: object) -> object:
+        if isinstance(value, bool):  # pydantic takes True for a noise of 1
+            raise ValueError(f"found {value}; expected a number or a name")
+        return value
 
 
 @dataclass(frozen=True)
@@ -106,27 +124,71 @@ def epsilon(
 ) -> float:
     """The ε that Opacus' accountant gives for so many steps; infinite without noise.
 
-    ``prv`` (Gopi et al. 2021) is tight, ``rdp`` fast and somewhat pessimistic. Raises ValueError
-    for a rate or delta outside 0..1, noise below `SMALLEST_NOISE` that is not 0, or no step.
+    ``prv`` (Gopi et al. 2021) is tight, ``rdp`` fast and somewhat pessimistic; never below 0.
+    Raises ValueError for noise that is neither 0 nor in `SMALLEST_NOISE`..`LARGEST_NOISE`, a rate
+    outside 0..1, steps that are no whole number above 0, a delta outside `DELTAS` (it must be far
+    below one over the number of members, or who publishes one of them keeps the promise), and
+    where the tight accountant would need too large a grid.
 
     >>> round(epsilon(12, 1.0, 16, 1e-4, accountant="rdp"), 2), epsilon(0, 1.0, 16, 1e-4)
     (1.19, inf)
     """
-    enough = noise_multiplier == 0 or noise_multiplier >= SMALLEST_NOISE
-    if not (enough and 0 < sampling_rate <= 1 and steps >= 1 and 0 < delta < 1):
-        raise ValueError(
-            f"noise multiplier {noise_multiplier}, sampling rate {sampling_rate}, {steps} steps, "
-            f"delta {delta}; expected 0 or >= {SMALLEST_NOISE}, in (0, 1], >= 1 and in (0, 1)"
-        )
+    noise = numbers.real(noise_multiplier, "noise_multiplier", 0, LARGEST_NOISE)
+    if 0 < noise < SMALLEST_NOISE:
+        raise ValueError(f"noise_multiplier is {noise}; expected 0 or >= {SMALLEST_NOISE}")
+    rate = numbers.real(sampling_rate, "sampling_rate", 0, 1, ends="(]")
+    steps = numbers.count(steps, "steps", 1, LARGEST_STEPS)
+    delta = numbers.real(delta, "delta", *DELTAS)
     if accountant not in ("prv", "rdp"):
         raise ValueError(f"accountant {accountant!r}; expected 'prv' or 'rdp'")
-    if noise_multiplier == 0:
-        return float("inf")
-    counts = PRVAccountant() if accountant == "prv" else RDPAccountant()
-    counts.history = [(noise_multiplier, sampling_rate, steps)]
+    if noise == 0:
+        return math.inf
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # RDP's remark on its best order
-        return float(counts.get_epsilon(delta))
+        found = _tight(noise, rate, steps, delta) if accountant == "prv" else math.nan
+        if accountant == "rdp":
+            counts = RDPAccountant()
+            counts.history = [(noise, rate, steps)]
+            found = counts.get_epsilon(delta)
+    if not math.isfinite(found):
+        raise ValueError(
+            f"the {accountant} accountant gives {found} for noise {noise:g}, rate {rate:g} and "
+            f"{steps} steps; expected a finite epsilon: use more noise or fewer steps"
+        )
+    return max(0.0, float(found))
+
+
+def _tight(noise: float, rate: float, steps: int, delta: float) -> float:
+    """The tight accountant's epsilon; ValueError where its grid is too large, or it gives up."""
+    points = grid_points(noise, rate, steps, delta)
+    asked = f"noise {noise:g}, rate {rate:g}, {steps} steps and delta {delta:g}"
+    mend = 'use accountant="rdp", more noise or fewer steps'
+    if not points <= LARGEST_GRID:
+        raise ValueError(
+            f"the prv accountant needs a grid of {points:.2g} points for {asked}; expected at "
+            f"most {LARGEST_GRID:.2g}, about a gigabyte: {mend}"
+        )
+    counts = PRVAccountant()
+    counts.history = [(noise, rate, steps)]
+    try:
+        return counts.get_epsilon(delta, eps_error=EPSILON_ERROR)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"the prv accountant fails for {asked} ({error}): {mend}") from None
+
+
+def grid_points(noise: float, rate: float, steps: int, delta: float) -> float:
+    """How many points the tight accountant would lay out, as its own formula has it.
+
+    It spans what RDP says may be lost, both ways, in meshes of error / sqrt(steps log(12 / error of
+    delta) / 2), where delta may be off by a thousandth (Gopi et al. 2021).
+
+    >>> grid_points(1.0, 1.0, 100, 1e-4) < 1e7 < grid_points(0.3, 1.0, 300, 1e-4)
+    True
+    """
+    off = delta / 1000
+    mechanism = PoissonSubsampledGaussianPRV(rate, noise)
+    span = compute_safe_domain_size([mechanism], [steps], EPSILON_ERROR, off)
+    return float(2 * span * math.sqrt(steps * math.log(12 / off) / 2) / EPSILON_ERROR)
 
 
 def check_private(model: nn.Module) -> None:
@@ -175,10 +237,13 @@ def _contiguous_inputs(model: nn.Module) -> list[RemovableHandle]:
 def clipped(gradients: Tensor, clip_norm: float) -> Tensor:
     """Each row [N, parameters] scaled to at most that norm (Abadi et al. 2016, algorithm 1).
 
+    ValueError for a norm that is not finite and positive.
+
     >>> clipped(torch.tensor([[3.0, 4.0], [0.3, 0.4]]), clip_norm=1.0)  # norms 5 and .5
     tensor([[0.6000, 0.8000],
             [0.3000, 0.4000]])
     """
+    clip_norm = numbers.real(clip_norm, "clip_norm", 0, ends="()")
     return gradients * (clip_norm / gradients.norm(dim=1, keepdim=True)).clamp(max=1)
 
 
@@ -238,14 +303,22 @@ def train_private_victim(
 
     The noise comes from `seed`, so that a run can be repeated: the promise is one to somebody who
     does not know the seed. A real release draws it from a secure source (Opacus' `secure_mode`).
-    Raises ValueError for BatchNorm, for fewer members than a batch, or a damaged checkpoint.
+    Raises ValueError for BatchNorm, for fewer members than a batch, a delta of one over the number
+    of members or more, a damaged checkpoint, and whatever `epsilon` refuses.
     """
+    numbers.count(seed, "seed")
     model = build_victim(recipe, seed=seed)
     if start is not None:
         model.load_state_dict(start)
     check_private(model)
     if len(members) < private.batch:
         raise ValueError(f"{len(members)} members, fewer than the expected batch {private.batch}")
+    if not private.delta < 1 / len(members):
+        raise ValueError(
+            f"delta is {private.delta:g} for {len(members)} members; expected less than 1 / "
+            f"{len(members)} = {1 / len(members):.2g}: else who publishes one of them keeps the "
+            "promise; choose a smaller delta"
+        )
     model.to(best_device()).train()
     chosen = trained_names(model, private.trained)
     for name, parameter in model.named_parameters():
@@ -267,6 +340,16 @@ def train_private_victim(
             max_grad_norm=private.clip_norm,
             noise_generator=noise,
         )
+    # before the training: what the accountant refuses is better known at once
+    steps = len(loader) * private.epochs
+    promised = Privacy(
+        epsilon(private.noise_multiplier, loader.sample_rate, steps, private.delta),
+        private.delta,
+        private.noise_multiplier,
+        private.clip_norm,
+        loader.sample_rate,
+        steps,
+    )
     text = f"{recipe.model_dump_json()} {private.model_dump_json()} {members.digest} {seed}"
     text += _digest(start or {})
     run = {"identity": hashlib.sha256(text.encode()).hexdigest(), "history": []}
@@ -293,15 +376,6 @@ def train_private_victim(
             if checkpoint is not None:
                 state = run | {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
                 replace_file(checkpoint, lambda part, state=state: torch.save(state, part))
-    steps = len(loader) * private.epochs
-    promised = Privacy(
-        epsilon(private.noise_multiplier, loader.sample_rate, steps, private.delta),
-        private.delta,
-        private.noise_multiplier,
-        private.clip_norm,
-        loader.sample_rate,
-        steps,
-    )
     model.remove_hooks()
     for hook in layout:
         hook.remove()

@@ -144,7 +144,11 @@ def test_rmia_is_the_share_of_the_population_that_is_beaten(seed, gamma, a):
         assert found[i] == pytest.approx(beaten / 11)
 
 
-@pytest.mark.parametrize("gamma, a, named", [(0, 1, "gamma"), (1, -0.1, "a is"), (1, 1.5, "a is")])
+@pytest.mark.parametrize(
+    "gamma, a, named",
+    [(g, 1, "gamma is") for g in (0, -1, np.nan, np.inf, True)]
+    + [(1, a, "a is") for a in (-0.1, 1.5, np.nan, np.inf, True)],
+)
 def test_rmia_refuses_impossible_settings(gamma, a, named):
     with pytest.raises(ValueError, match=named):
         calibration.rmia(*[np.zeros(2), np.zeros((1, 2))] * 2, gamma=gamma, a=a)
@@ -157,3 +161,73 @@ def test_confidences_of_another_shape_or_not_finite_are_refused():
         calibration.lira_offline(np.zeros(3), np.zeros((0, 3)))
     with pytest.raises(ValueError, match="NaN"):
         calibration.lira_offline(np.array([0, np.nan, 0]), np.zeros((2, 3)))
+
+
+def test_nan_and_infinities_are_no_confidences_whatever_the_test():
+    good, many = np.zeros(3), np.array([[0.0] * 3, [1.0] * 3])
+    for bad in (np.nan, np.inf, -np.inf):
+        hole, holes = np.where(np.arange(3) == 1, bad, good), many.copy()
+        holes[1, 2] = bad
+        for ask in (
+            lambda hole=hole: calibration.lira_offline(hole, many),
+            lambda holes=holes: calibration.lira_offline(good, holes),
+            lambda hole=hole: calibration.lira_online(hole, many, many),
+            lambda holes=holes: calibration.lira_online(good, holes, many),
+            lambda holes=holes: calibration.lira_online(good, many, holes),
+            lambda hole=hole: calibration.likelihood_ratio(hole, -many),
+            lambda holes=holes: calibration.likelihood_ratio(good, -holes),
+            lambda holes=holes: calibration.rmia(good, -many, good, -holes),
+            lambda hole=hole: calibration.confidence(hole),
+        ):
+            with pytest.raises(ValueError, match="holds 1 NaN or infinite"):
+                ask()
+
+
+def test_an_empty_population_is_refused():
+    with pytest.raises(ValueError, match="shapes"):
+        calibration.rmia(np.zeros(2), np.zeros((1, 2)), np.zeros(0), np.zeros((1, 0)))
+
+
+def test_losses_for_log_probabilities_are_refused_and_the_other_way_round():
+    losses = np.array([0.5, 2.0])
+    expected = np.log(np.exp(-losses) / np.exp(-2 * losses))
+    assert calibration.likelihood_ratio(-losses, -2 * losses[None]) == pytest.approx(expected)
+    for target, out in ((losses, -losses[None]), (-losses, losses[None])):
+        with pytest.raises(ValueError, match="log-probabilities go up to 2, expected all <= 0"):
+            calibration.likelihood_ratio(target, out)
+    with pytest.raises(ValueError, match="losses go down to -2, expected all >= 0"):
+        calibration.confidence(-losses)
+    assert calibration.confidence([np.log(2)]) == pytest.approx(0)
+
+
+def test_a_victim_is_not_its_own_reference():
+    shown, other = outputs(4, 0), outputs(4, 1, outputs(4, 0).masks)
+    for ask in (
+        lambda: calibration.difference_scores(shown, [other, shown]),
+        lambda: calibration.calibrated_features(shown, shown),
+        lambda: calibration.calibrated_loss_map(
+            shown.loss_maps, torch.stack([other.loss_maps, shown.loss_maps])
+        ),
+    ):
+        with pytest.raises(ValueError, match="the victim cannot be its own reference"):
+            ask()
+    expected = attacks.global_loss_scores(shown) - attacks.global_loss_scores(other)
+    assert calibration.difference_scores(shown, [other]) == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(ValueError, match="no reference"):
+        calibration.difference_scores(shown, [])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0])
+def test_loss_maps_are_finite_and_not_negative(bad):
+    loss, theirs = torch.rand(2, 1, 4, 5), torch.rand(3, 2, 1, 4, 5)
+    hole, holes = loss.clone(), theirs.clone()
+    hole[1, 0, 2, 3] = holes[2, 1, 0, 2, 3] = bad
+    for pair in ((hole, theirs), (loss, holes)):
+        with pytest.raises(ValueError, match="expected finite floating-point losses >= 0"):
+            calibration.calibrated_loss_map(*pair)
+
+
+def test_the_reference_that_is_the_victim_is_named_by_its_place():
+    calibration.refuse_itself([False, False])
+    with pytest.raises(ValueError, match="reference 1 has the victim's own losses"):
+        calibration.refuse_itself([False, True])

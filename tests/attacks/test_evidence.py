@@ -76,7 +76,9 @@ def test_a_class_that_few_images_have_is_left_out(toy):
     few = case.own.copy()
     few[30:, 4 * C :: C] = 0  # class 0 is nowhere but in 30 images of members
     few[30:, 4 * C + C :: 2 * C] = 0
-    rows = evidence.class_leak(replace(case, own=few), list("abcd"), H * W)
+    theirs = case.references.copy()
+    theirs[..., 4 * C :] = few[:, 4 * C :]
+    rows = evidence.class_leak(replace(case, own=few, references=theirs), list("abcd"), H * W)
     assert "a" not in [row.name for row in rows] and len(rows) >= 2
 
 
@@ -148,3 +150,86 @@ def test_the_pictures_are_drawn():
     assert not figure.axes[3].get_visible()
     figure = figures.render_bounds([("plain", None, 1.5, 5.5), ("private", 1.0, 0.0, 5.5)])
     assert figure.axes[0].get_xlabel() == "ε"
+
+
+BAD_SCORES = [
+    (np.where(np.arange(160) == 7, np.nan, np.arange(160.0)), "1 NaN or infinite values"),
+    (np.arange(159.0), "159 entries but member"),
+    (np.ma.array(np.arange(160.0), mask=np.arange(160) == 3), "masked array"),
+    (np.arange(160) > 80, "must be real numbers"),
+]
+
+
+@pytest.mark.parametrize(("scores", "refused"), BAD_SCORES, ids=lambda x: str(x)[:12])
+def test_scores_that_are_none_prove_nothing(toy, scores, refused):
+    case, good = toy[-1], np.arange(160.0)
+    for ask in (
+        lambda: evidence.found(scores, case.member, 0.1),
+        lambda: evidence.agreement(scores, good, case.member, 0.1),
+        lambda: evidence.agreement(good, scores, case.member, 0.1),
+        lambda: evidence.traits(case, scores, list("abcd")),
+    ):
+        with pytest.raises(ValueError, match=refused):
+            ask()
+
+
+def test_labels_that_are_not_boolean_are_refused(toy):
+    member, good = toy[-1].member.astype(int), np.arange(160.0)
+    for ask in (
+        lambda: evidence.found(good, member, 0.1),
+        lambda: evidence.agreement(good, good, member, 0.1),
+    ):
+        with pytest.raises(ValueError, match="member must be boolean, found int64"):
+            ask()
+
+
+def test_lists_are_found_as_arrays_are():
+    scores, member = [9, 8, 3, 7, 2, 1, 0], [True, True, True, False, False, False, False]
+    assert evidence.found(scores, member, 0.25).tolist() == [True, True, True]
+
+
+def test_what_is_all_the_same_has_no_ranks(toy):
+    case, good = toy[-1], np.arange(160.0)
+    flat = np.where(case.member, 1.0, good)
+    for ask in (
+        lambda: evidence.agreement(flat, good, case.member, 0.1),
+        lambda: evidence.traits(case, flat, list("abcd")),
+    ):
+        with pytest.raises(ValueError, match="members score 1: what is all the same has no ranks"):
+            ask()
+
+
+def test_traits_need_all_names_and_some_members(toy):
+    case, good = toy[-1], np.arange(160.0)
+    with pytest.raises(ValueError, match="3 names for 4 classes"):
+        evidence.traits(case, good, list("abc"))
+    few = replace(case, member=np.arange(160) < 3)
+    with pytest.raises(ValueError, match="the number of members is 3; expected at least 4"):
+        evidence.traits(few, good, list("abcd"))
+
+
+def test_bins_that_cannot_be_are_refused(toy):
+    shown, others, _ = toy
+    which = torch.arange(W).expand(len(shown), H, W).float()
+    for low, high in ((3, 3), (5, 1), (float("nan"), 2), (0, float("nan"))):
+        with pytest.raises(ValueError, match=f"bin 'x' is {low} to {high}; expected low < high"):
+            evidence.bin_leak(shown, others, which, {"x": (low, high)})
+    hole = which.clone()
+    hole[0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="which holds NaN"):
+        evidence.bin_leak(shown, others, hole, {"x": (0, 9)})
+    with pytest.raises(ValueError, match="victim cannot be its own reference"):
+        evidence.bin_leak(shown, [*others, shown], which, {"x": (0, 9)})
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, True])
+def test_a_number_of_pixels_is_a_whole_one(toy, bad):
+    with pytest.raises(ValueError, match="n_pixels is"):
+        evidence.class_leak(toy[-1], list("abcd"), bad)
+
+
+def test_regions_are_of_masks():
+    with pytest.raises(ValueError, match="must be an integer tensor"):
+        evidence.region_sizes(torch.zeros(1, 2, 2))
+    with pytest.raises(ValueError, match=r"must be \[N, H, W\]"):
+        evidence.region_sizes(torch.zeros(2, 2, dtype=torch.uint8))

@@ -325,3 +325,90 @@ def test_training_does_not_depend_on_the_number_of_threads():
         torch.set_num_threads(before)
     weights = (net.state_dict().values() for net in nets)
     assert all(torch.equal(p, q) for p, q in zip(*weights, strict=True))
+
+
+# ---- numbers that cannot be ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"patch": 0},
+        {"patch": 9.0},
+        {"epochs": 0},
+        {"batch": True},
+        {"width": 1.5},
+        {"lr": 0},
+        {"lr": np.nan},
+        {"lr": np.inf},
+        {"weight_decay": -1},
+        {"select_share": 0},
+        {"select_share": 1},
+        {"select_share": np.nan},
+    ],
+    ids=str,
+)
+def test_a_recipe_that_cannot_be_is_refused(bad):
+    with pytest.raises(ValueError, match=rf"{next(iter(bad))} is"):
+        AttackRecipe(**bad)
+
+
+@pytest.mark.parametrize("bad", [None, 0.5, -1, True], ids=repr)
+def test_a_seed_is_a_whole_number(bad):
+    shown, net = outputs_of(3), net_of("loss map")
+    for ask in (
+        lambda: score_outputs(net, shown, "loss map", n_patches=2, patch=9, seed=bad),
+        lambda: stream_scores([], {"loss map": net}, n_patches=2, patch=9, seed=bad),
+        lambda: train_attacker(AttackRecipe(), [shown], seed=bad),
+    ):
+        with pytest.raises(ValueError, match="seed is"):
+            ask()
+
+
+def test_no_answer_gives_no_scores():
+    with pytest.raises(ValueError, match="no answer to score"):
+        stream_scores([], {"loss map": net_of("loss map")}, n_patches=2, patch=9, seed=0)
+
+
+def test_an_evidence_map_that_leaves_pixels_out_is_refused():
+    """With one step the grid was its first corner; pixels that no patch covers were 0 / 0."""
+    net, maps = net_of("loss map"), torch.rand(1, 1, 12, 20)
+    assert evidence_map(net, maps, 9, steps=3).isfinite().all()
+    for steps in (1, 2):
+        with pytest.raises(ValueError, match=f"steps is {steps}; expected at least 3, so that"):
+            evidence_map(net, maps, 9, steps=steps)
+    for steps in (0, 2.5, True):
+        with pytest.raises(ValueError, match="steps is"):
+            evidence_map(net, maps, 9, steps=steps)
+
+
+@pytest.mark.parametrize("bad", [9.0, True, 0, 13])
+def test_a_dense_patch_is_whole_and_within(bad):
+    with pytest.raises(ValueError, match="patch is"):
+        attacks.dense_scores(net_of("loss map"), torch.rand(1, 1, 12, 20), bad)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"scores": np.array([1, np.nan])}, "scores of 'x' holds 1 NaN"),
+        ({"scores": np.zeros((2, 1))}, "scores of 'x' must be real numbers"),
+        ({"threshold": np.nan}, "threshold is NaN"),
+        ({"threshold": True}, "threshold is True"),
+        ({"patch_scores": np.zeros((3, 2))}, r"are \[3, 2\] for 2 images"),
+        ({"patch_scores": np.zeros((2, 0))}, r"are \[2, 0\] for 2 images"),
+        ({"patch_scores": np.full((2, 2), np.inf)}, "patch scores of 'x' holds 4 NaN or inf"),
+    ],
+)
+def test_an_attack_that_found_no_numbers_is_refused(change, found):
+    good = {"name": "x", "representation": "y", "scores": np.zeros(2), "threshold": 0.5}
+    with pytest.raises(ValueError, match=found):
+        attacks.Attack(**good | change)
+
+
+def test_a_contest_is_about_one_set_of_images():
+    attack = attacks.Attack("x", "y", np.zeros(2), np.inf)
+    assert attacks.Contest("v", "s", np.array([True, False]), (attack,))["x"] is attack
+    for member, found in ((np.ones(3, bool), "2 entries but member"), (np.ones(2), "boolean")):
+        with pytest.raises(ValueError, match=found):
+            attacks.Contest("v", "s", member, (attack,))

@@ -28,7 +28,7 @@ def test_a_map_is_the_mean_over_squares_of_posterior_and_label():
     assert maps.dtype == torch.uint8 and maps.shape == (1, 4, 1, 2)
     expected = np.array([[(1 + 3 * 0.5) / 4, 0.5], [3 * 0.5 / 4, 0.5], [2 / 4, 0], [1 / 4, 1]])
     np.testing.assert_allclose(maps[0, :, 0].numpy() / 255, expected, atol=0.5 / 255)
-    with pytest.raises(ValueError, match="pool 3"):
+    with pytest.raises(ValueError, match=r"pool is 3; expected 1\.\.2"):
         peers.image_maps(posterior, masks, 3)
 
 
@@ -188,15 +188,87 @@ def test_bad_input_gives_no_predictability():
         )
     with pytest.raises(ValueError, match="NaN"):
         peers.predictability_errors(features * torch.nan, targets, weights)
-    with pytest.raises(ValueError, match="penalty 0"):
+    with pytest.raises(ValueError, match="penalty is 0; expected a number above 0"):
         peers.predictability_errors(features, targets, weights, penalty=0)
 
 
 def test_the_weight_of_the_predictability_is_found():
     rng = np.random.default_rng(0)
     member, difficulty = np.arange(600) < 300, rng.random(600)
-    losses = 3 * difficulty - 0.2 * member + 0.05 * rng.standard_normal(600)
+    losses = 1 + 3 * difficulty - 0.2 * member + 0.05 * rng.standard_normal(600)
     alpha = peers.best_alpha(losses, difficulty, member)
     assert alpha == pytest.approx(3, rel=0.2)
     nothing = peers.best_alpha(0.2 - 0.2 * member, difficulty, member)
     assert nothing == 0  # of equally good ones, the one that corrects least
+
+
+@pytest.mark.parametrize(
+    ("losses", "errors", "found"),
+    [
+        (np.ones(7), np.ones(8), "7 losses and 8 errors; expected one of each"),
+        (np.ones(8), np.ones(1), "8 losses and 1 errors"),
+        (-np.ones(8), np.ones(8), "losses go down to -1; expected all >= 0"),
+        (np.ones(8), np.full(8, np.nan), "errors holds 8 NaN"),
+        (np.ones((8, 1)), np.ones(8), "losses must be real numbers"),
+    ],
+)
+def test_errors_go_with_their_losses(losses, errors, found):
+    member, good = np.arange(8) < 4, (np.arange(8.0), np.ones(8))
+    for ask in (
+        lambda: peers.best_alpha(losses, errors, member),
+        lambda: peers.predictability_attack((losses, errors), good, member),
+        lambda: peers.predictability_attack(good, (losses, errors), member),
+    ):
+        with pytest.raises(ValueError, match=found):
+            ask()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"pool": 0},
+        {"epochs": 1.5},
+        {"batch": True},
+        {"lr": 0},
+        {"lr": np.nan},
+        {"weight_decay": -1},
+        {"select_share": 1},
+        {"select_share": np.nan},
+    ],
+    ids=str,
+)
+def test_an_image_recipe_that_cannot_be_is_refused(bad):
+    with pytest.raises(ValueError, match=rf"{next(iter(bad))} is"):
+        peers.ImageRecipe(**bad)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"penalty": np.nan},
+        {"penalty": -1},
+        {"folds": 1},
+        {"folds": 2.5},
+        {"folds": 17},
+        {"seed": None},
+        {"seed": 0.5},
+    ],
+    ids=str,
+)
+def test_a_prediction_that_cannot_be_fitted_is_refused(bad):
+    shown = torch.ones(2, 3, 4, 4), torch.ones(2, 2, 4, 4), torch.ones(2, 4, 4)
+    with pytest.raises(ValueError, match=rf"{next(iter(bad))} is"):
+        peers.predictability_errors(*shown, **bad)
+
+
+def test_predictions_that_are_no_labels_are_refused():
+    masks = toy_masks().byte()
+    for bad in (masks.float(), masks == 0):
+        with pytest.raises(ValueError, match="must be an integer tensor"):
+            peers.label_features(bad, masks, 4)
+
+
+def test_labels_of_maps_are_boolean():
+    maps, member = toy_maps(40)
+    with pytest.raises(ValueError, match="member must be boolean, found int64"):
+        peers.train_image_attacker(TINY, maps, member.astype(int), seed=0)

@@ -83,3 +83,50 @@ def test_features_beside_features_of_other_images_are_refused():
         calibration.beside(own, other)
     with pytest.raises(ValueError, match=r"expected both \[N,3C\]"):
         calibration.beside(own, other[:3])
+
+
+@pytest.fixture
+def row():
+    """Three images of one class, all inside: mean loss, that times the share, share."""
+    return np.array([[1.0, 0, 0.5, 0, 0.5, 0], [2, 0, 2, 0, 1, 0], [4, 0, 1, 0, 0.25, 0]])
+
+
+def test_a_case_is_of_the_same_images_in_the_same_order(row):
+    member = np.array([True, False, False])
+    theirs = np.stack([row * [2, 1, 2, 1, 1, 1], row * [3, 1, 3, 1, 1, 1]])
+    case = references.Case(row, theirs, member)
+    assert case.losses[0].tolist() == [0.5, 2, 1] and case.losses[1][1].tolist() == [1.5, 6, 3]
+    with pytest.raises(ValueError, match="in another order: their shares of the zones differ"):
+        references.Case(row, theirs[:, [1, 0, 2]], member)
+    with pytest.raises(ValueError, match="in another order"):
+        references.Case(row, np.stack([theirs[0], theirs[1][::-1]]), member)
+
+
+def test_a_case_has_no_victim_among_its_references(row):
+    theirs = np.stack([row * [2, 1, 2, 1, 1, 1], row])
+    with pytest.raises(ValueError, match="reference 1 has the victim's own losses"):
+        references.Case(row, theirs, np.array([True, False, False]))
+    shown = outputs(4, 0)
+    with pytest.raises(ValueError, match="the victim cannot be its own reference"):
+        references.case(shown, [outputs(4, 1, shown.masks), shown])
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"own": np.full((3, 6), np.nan)}, "own holds 18 NaN"),
+        ({"references": np.full((1, 3, 6), np.inf)}, "references holds 18 NaN or infinite"),
+        ({"references": np.zeros((3, 6))}, "references must be real numbers"),
+        ({"references": np.zeros((0, 3, 6))}, "expected"),
+        ({"references": np.zeros((1, 3, 7))}, "expected"),
+        ({"member": np.array([1, 0, 0])}, "member must be boolean"),
+        ({"member": np.array([True, False])}, "3 entries but member"),
+        ({"own": np.zeros((3, 5)), "references": np.ones((1, 3, 5))}, "expected"),
+        ({"own": np.zeros((0, 6)), "references": np.ones((1, 0, 6)), "member": np.ones(0, bool)},
+         "expected"),
+    ],
+)  # fmt: skip
+def test_a_case_that_cannot_be_is_refused(row, change, found):
+    good = {"own": row, "references": row[None] * [2, 1, 2, 1, 1, 1]}
+    with pytest.raises(ValueError, match=found):
+        references.Case(**good | {"member": np.array([True, False, False])} | change)

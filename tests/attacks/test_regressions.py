@@ -64,7 +64,7 @@ def test_logistic_regression_finds_a_feature_and_refuses_nan():
     assert roc_auc_score(member, model.decision_function(features)) > 0.85
     for bad in (np.nan, np.inf):
         features[7, 2] = bad
-        with pytest.raises(ValueError, match="features hold NaN or infinite"):
+        with pytest.raises(ValueError, match="features holds 1 NaN or infinite"):
             logistic_attack(features, member)
 
 
@@ -123,5 +123,47 @@ def test_features_of_another_number_are_refused_by_a_linear_attack():
     ids=["words", "1 and 2", "-1 and 1", "too few"],
 )
 def test_labels_that_are_not_who_is_a_member_are_refused(labels):
-    with pytest.raises(ValueError, match=r"member is .*; expected bool \(20,\)"):
+    with pytest.raises(ValueError, match=r"member must be boolean|20 entries but member is \[18\]"):
         logistic_attack(np.zeros((20, 2)), np.array(labels))
+
+
+@pytest.mark.parametrize(
+    ("features", "found"),
+    [
+        (np.zeros(20), r"features must be real numbers \[n, k\], found float64 \[20\]"),
+        (np.zeros((20, 2, 1)), r"found float64 \[20, 2, 1\]"),
+        (np.zeros((20, 0)), "of 0 features"),
+        (np.zeros((19, 2)), "19 entries but member is"),
+        (np.ma.array(np.zeros((20, 2)), mask=np.eye(20, 2)), "masked array"),
+        (np.zeros((20, 2), bool), "found bool"),
+    ],
+)
+def test_features_that_are_none_are_refused(features, found):
+    with pytest.raises(ValueError, match=found):
+        logistic_attack(features, np.arange(20) < 10)
+
+
+def test_less_than_a_fold_of_a_kind_is_refused():
+    for k in (0, 4, 16, 20):
+        with pytest.raises(ValueError, match=f"{k} members and {20 - k} non-members .* at least 5"):
+            logistic_attack(np.arange(40.0).reshape(20, 2), np.arange(20) < k)
+
+
+@pytest.mark.parametrize("bad", [0, 1.5, True])
+def test_a_linear_attack_has_a_number_of_features(bad):
+    with pytest.raises(ValueError, match="n_features is"):
+        LinearAttack(bad)
+
+
+def test_a_linear_attack_asks_for_its_own_features():
+    fitted, features = fitted_attack()
+    attack, k = LinearAttack.of(fitted), features.shape[1]
+    for other in (features[:, :1], np.hstack([features, features])):
+        with pytest.raises(ValueError, match=rf"expected \[N, {k}\], those that the attack was"):
+            attack.scores(other)
+    hole = features.copy()
+    hole[3, 0] = np.nan
+    with pytest.raises(ValueError, match=r"features holds 1 NaN .* at index \[3, 0\]"):
+        attack.scores(hole)
+    with pytest.raises(ValueError, match="must be real numbers"):
+        attack.scores(features[0])

@@ -37,3 +37,25 @@ def test_a_crop_is_a_slice():
     assert found.shape == (12, 5, 7, 7)
     for k, (row, column) in enumerate(corners.reshape(-1, 2).tolist()):
         assert torch.equal(found[k], maps[k // 4, :, row : row + 7, column : column + 7])
+
+
+@pytest.mark.parametrize("bad", [{"n_patches": 2.0}, {"n_patches": True}, {"patch": 4.0}], ids=str)
+def test_patches_are_whole(bad):
+    asked = {"n_images": 3, "n_patches": 2, "size": (12, 20), "patch": 4} | bad
+    with pytest.raises(ValueError, match=rf"{next(iter(bad))} is .*; expected a whole number"):
+        patch_corners(**asked, generator=seeded())
+
+
+@pytest.mark.parametrize("corner", [[-1, 0], [0, -1], [2, 0], [0, 3]])
+def test_a_patch_that_leaves_the_map_is_refused(corner):
+    maps = torch.arange(30.0).view(1, 1, 5, 6)
+    assert crop(maps, torch.tensor([[[1, 2]]]), 4)[0, 0, 0].tolist() == [8, 9, 10, 11]
+    with pytest.raises(ValueError, match=r"patch of 4 pixels leaves .* corners from 0 to \[1, 2\]"):
+        crop(maps, torch.tensor([[corner]]), 4)
+
+
+def test_corners_are_integers_of_each_map():
+    maps = torch.zeros(2, 1, 5, 6)
+    for corners in (torch.zeros(2, 1, 2), torch.zeros(1, 1, 2).long(), torch.zeros(2, 2).long()):
+        with pytest.raises(ValueError, match="maps and corners are"):
+            crop(maps, corners, 4)

@@ -91,3 +91,29 @@ def test_no_pixel_has_no_calibration_error():
     assert counts.shape == (15, 3) and counts.sum() == 0
     with pytest.raises(ValueError, match="no labelled pixel"):
         calibration_error(counts)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 2.5, True, float("nan")], ids=repr)
+def test_bins_are_a_whole_number_of_them(bad):
+    with pytest.raises(ValueError, match=r"n_bins is .*; expected"):
+        calibration_counts(torch.tensor([0.5]), torch.tensor([True]), bad)
+
+
+def test_confidences_are_floats_and_right_is_boolean():
+    for pair in (
+        (torch.tensor([1]), torch.tensor([True])),
+        (torch.tensor([0.5]), torch.tensor([1])),
+        (torch.tensor([0.5]), torch.tensor([0.7])),
+    ):
+        with pytest.raises(ValueError, match="expected floats and booleans"):
+            calibration_counts(*pair)
+
+
+@pytest.mark.parametrize(
+    "row", [[1, 0.5, 2], [1, 1.5, 1], [-1, 0, 0], [1, float("nan"), 1], [float("inf"), 1, 1]]
+)
+def test_counts_that_cannot_be_have_no_calibration_error(row):
+    with pytest.raises(ValueError, match="expected those of calibration_counts"):
+        calibration_error(torch.tensor([[2.0, 1.0, 1.0], row]))
+    with pytest.raises(ValueError, match=r"counts are \[3\]; expected \[n_bins, 3\]"):
+        calibration_error(torch.ones(3))

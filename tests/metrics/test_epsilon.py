@@ -78,10 +78,10 @@ def test_both_limits_hold_together_at_the_level():
 @pytest.mark.parametrize(
     ("counts", "match"),
     [
-        ((11, 10, 0, 10), "hits: 11 of 10"),
-        ((-1, 10, 0, 10), "hits: -1 of 10"),
-        ((1, 10, 0, 0), "alarms: 0 of 0"),
-        ((0.5, 10, 0, 10), r"hits: 0\.5 of 10; expected integers"),
+        ((11, 10, 0, 10), r"hits is 11; expected 0\.\.10"),
+        ((-1, 10, 0, 10), r"hits is -1; expected 0\.\.10"),
+        ((1, 10, 0, 0), "n_nonmembers is 0; expected 1"),
+        ((0.5, 10, 0, 10), r"hits is 0\.5; expected a whole number"),
     ],
 )
 def test_counts_that_cannot_be_are_refused(counts, match):
@@ -91,9 +91,9 @@ def test_counts_that_cannot_be_are_refused(counts, match):
 
 @pytest.mark.parametrize("bad", [(-0.1, 0.95), (1, 0.95), (0, 0), (0, 1), (math.nan, 0.95)])
 def test_so_are_a_delta_and_a_level_that_cannot_be(bad):
-    with pytest.raises(ValueError, match="expected 0 <= delta < 1 and 0 < level < 1"):
+    with pytest.raises(ValueError, match=r"(delta|level) is .*; expected a number in [\[(]0, 1\)"):
         epsilon_bound(1, 2, 0, 2, *bad)
-    with pytest.raises(ValueError, match="expected 0 <= delta < 1 and 0 < level < 1"):
+    with pytest.raises(ValueError, match=r"(delta|level) is .*; expected a number in [\[(]0, 1\)"):
         one_run_bound(np.arange(4.0), np.array([0, 0, 1, 1], bool), 4, *bad)
 
 
@@ -255,13 +255,13 @@ def test_randomised_response_is_hardly_ever_found_to_leak_more_than_it_does():
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"scores": np.full(100, math.inf)}, "expected finite numbers"),
-        ({"scores": np.zeros((100, 1))}, "expected finite numbers"),
-        ({"scores": np.arange(99.0)}, "one for each of 99"),
-        ({"included": np.arange(100) % 2}, "expected booleans"),
+        ({"scores": np.full(100, math.inf)}, "scores holds 100 NaN or infinite values"),
+        ({"scores": np.zeros((100, 1))}, r"scores must be real numbers \[n\]"),
+        ({"scores": np.arange(99.0)}, "scores has 99 entries but included"),
+        ({"included": np.arange(100) % 2}, "included must be boolean"),
         ({"included": np.ones(100, bool)}, "100 of 100 canaries are included: that is no fair"),
-        ({"n_guesses": 0}, r"n_guesses is 0, expected 1\.\.100"),
-        ({"n_guesses": 101}, r"n_guesses is 101, expected 1\.\.100"),
+        ({"n_guesses": 0}, r"n_guesses is 0; expected 1\.\.100"),
+        ({"n_guesses": 101}, r"n_guesses is 101; expected 1\.\.100"),
     ],
 )
 def test_canaries_that_cannot_be_audited_are_refused(change, match):
@@ -271,5 +271,73 @@ def test_canaries_that_cannot_be_audited_are_refused(change, match):
 
 
 def test_a_p_value_of_more_right_than_guessed_is_refused():
-    with pytest.raises(ValueError, match="11 of 10 guesses"):
+    with pytest.raises(ValueError, match=r"right is 11; expected 0\.\.10"):
         one_run_p_value(100, 10, 11, 1.0, 0)
+
+
+@pytest.mark.parametrize("bad", [1.0, True, np.float64(3), "3", None, math.nan], ids=repr)
+@pytest.mark.parametrize("name", ["n", "guesses", "right"])
+def test_a_p_value_counts_in_whole_numbers(name, bad):
+    asked = {"n": 10, "guesses": 4, "right": 2, "epsilon": 0.5, "delta": 0} | {name: bad}
+    with pytest.raises(ValueError, match=rf"{name} is .*; expected a whole number"):
+        one_run_p_value(**asked)
+
+
+@pytest.mark.parametrize("bad", [-1, 1, 2, math.nan, math.inf, True])
+def test_a_delta_that_cannot_be_is_refused_everywhere(bad):
+    scores, included = np.arange(8.0), np.arange(8) >= 4
+    for ask in (
+        lambda: one_run_p_value(10, 4, 2, 0.5, bad),
+        lambda: one_run(scores, included, 8, bad),
+        lambda: one_run_bound(scores, included, 8, bad),
+        lambda: epsilon_bound(4, 4, 0, 4, bad),
+        lambda: bound_at(scores, included, 0.5, bad),
+        lambda: audited(scores, included, bad, seed=0),
+    ):
+        with pytest.raises(ValueError, match=r"delta is .*; expected a number in \[0, 1\)"):
+            ask()
+
+
+def test_an_epsilon_that_cannot_be_is_refused_and_an_infinite_one_promises_nothing():
+    for bad in (-0.1, math.nan, "1", True, -math.inf):
+        with pytest.raises(ValueError, match=r"epsilon is .*; expected a number"):
+            one_run_p_value(10, 4, 2, bad, 0)
+    assert one_run_p_value(10, 4, 4, math.inf, 0) == 1
+
+
+def test_counts_of_a_small_type_do_not_overflow():
+    """200 - 100 + 1 of int8 and 200 + 100 of uint8 are other numbers."""
+    expected = epsilon_bound(200, 250, 3, 250, 1e-4)
+    tpr, fpr = beta.ppf(0.025, 200, 51), beta.ppf(0.975, 4, 247)
+    assert expected == pytest.approx(math.log((tpr - 1e-4) / fpr))
+    small = [np.uint8(count) for count in (200, 250, 3, 250)]
+    assert epsilon_bound(*small, 1e-4) == expected
+    expected = one_run_p_value(200, 150, 100, 0.5, 1e-3)
+    assert one_run_p_value(*(np.uint8(x) for x in (200, 150, 100)), 0.5, 1e-3) == expected
+    included = np.arange(200) % 2 == 0
+    assert one_run(included * 1.0, included, np.uint8(200), 0).right == 200
+
+
+@pytest.mark.parametrize("bad", [10.0, True, "10", None], ids=repr)
+def test_a_number_of_guesses_is_a_whole_one(bad):
+    with pytest.raises(ValueError, match=r"n_guesses is .*; expected a whole number"):
+        one_run(np.arange(20.0), np.arange(20) % 2 == 0, bad, 0)
+
+
+def test_no_canary_and_no_seed_are_refused():
+    with pytest.raises(ValueError, match="the number of canaries is 0; expected at least 1"):
+        one_run(np.zeros(0), np.zeros(0, bool), 1, 0)
+    for bad in (None, 1.5, -1, True):
+        with pytest.raises(ValueError, match="seed is"):
+            audited(np.arange(20.0), np.arange(20) > 9, 0, seed=bad)
+
+
+def test_what_is_masked_does_not_count_in_an_audit():
+    hidden = np.ma.array(np.arange(20.0), mask=np.arange(20) > 15)
+    for ask in (
+        lambda: one_run(hidden, np.arange(20) % 2 == 0, 4, 0),
+        lambda: audited(hidden, np.arange(20) > 9, 0, seed=0),
+        lambda: bound_at(hidden, np.arange(20) > 9, 4.5, 0),
+    ):
+        with pytest.raises(ValueError, match="scores is a masked array"):
+            ask()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import tracemalloc
 
@@ -464,3 +465,101 @@ def test_ten_thousand_of_each_are_compared_in_little_memory():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert found.low > 0 and peak < 200 * 2**20
+
+
+def test_a_method_is_checked_before_a_perfect_score_makes_it_needless():
+    scores, member = np.arange(10.0), np.arange(10) >= 5
+    with pytest.raises(ValueError, match="method 'boot': expected 'delong' or 'bootstrap'"):
+        auc(scores, member, method="boot")
+    with pytest.raises(ValueError, match="needs a seed"):
+        auc(scores, member, method="bootstrap")
+    assert auc(scores, member, method="bootstrap", seed=0).value == 1
+
+
+@pytest.mark.parametrize("bad", [0, -5, 99, 150.0, True, math.nan, None], ids=repr)
+def test_resamples_are_a_whole_number_of_at_least_100(bad):
+    scores, member = draw(11)
+    for ask in (
+        lambda: auc(scores, member, method="bootstrap", seed=0, n_boot=bad),
+        lambda: paired_auc_difference(scores, scores, member, seed=0, n_boot=bad),
+    ):
+        with pytest.raises(
+            ValueError, match=r"n_boot is .*; expected (a whole number|at least 100)"
+        ):
+            ask()
+
+
+@pytest.mark.parametrize("bad", [1.5, -1, True, "0"], ids=repr)
+def test_a_seed_is_a_whole_number(bad):
+    scores, member = draw(11)
+    for ask in (
+        lambda: auc(scores, member, method="bootstrap", seed=bad),
+        lambda: paired_auc_difference(scores, scores, member, seed=bad),
+    ):
+        with pytest.raises(ValueError, match=r"seed is .*; expected"):
+            ask()
+
+
+@pytest.mark.parametrize("bad", [0, -0.1, 1.01, math.nan, math.inf, True, "0.1", None], ids=repr)
+def test_a_false_positive_rate_lies_above_0_and_within_1(bad):
+    with pytest.raises(ValueError, match=r"fpr is .*; expected a number"):
+        tpr_at_fpr(*draw(11), bad)
+
+
+@pytest.mark.parametrize("bad", [math.nan, True, None, "0"], ids=repr)
+def test_a_threshold_is_a_number(bad):
+    for measure in (accuracy_at, balanced_accuracy_at):
+        with pytest.raises(ValueError, match="threshold is"):
+            measure(*draw(11), bad)
+
+
+@pytest.mark.parametrize("bad", [0, 1, 95, -0.1, math.nan, True, None], ids=repr)
+def test_every_level_lies_between_0_and_1(bad):
+    scores, member = draw(11)
+    for ask in (
+        lambda: auc(scores, member, bad),
+        lambda: paired_auc_difference(scores, scores, member, seed=0, level=bad),
+        lambda: tpr_at_fpr(scores, member, 0.5, bad),
+        lambda: mean_difference(scores, member, bad),
+        lambda: accuracy_at(scores, member, 0, bad),
+        lambda: balanced_accuracy_at(scores, member, 0, bad),
+    ):
+        with pytest.raises(ValueError, match="level is"):
+            ask()
+
+
+@pytest.mark.parametrize("level", [1e-9, 0.01, 0.5, 0.999])
+def test_an_estimate_lies_within_its_interval_at_any_level(level):
+    scores, member = draw(11)
+    rough = scores.round()
+    for of in (
+        auc(rough, member, level),
+        auc(rough, member, level, "bootstrap", seed=1, n_boot=100),
+        paired_auc_difference(scores, rough, member, seed=1, n_boot=100, level=level),
+        tpr_at_fpr(rough, member, 0.3, level),
+        mean_difference(rough, member, level),
+        accuracy_at(rough, member, 0, level),
+        balanced_accuracy_at(rough, member, 0, level),
+    ):
+        assert of.low <= of.value <= of.high and of.level == level
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"value": 0.8}, r"not an interval: 0\.8 \[0\.5, 0\.7\], expected finite low <= value"),
+        ({"value": 0.4}, "not an interval"),
+        ({"value": math.nan}, "not an interval"),
+        ({"n_members": -1}, "n_members is -1; expected at least 0"),
+        ({"n_members": 1.5}, "n_members is 1.5; expected a whole number"),
+        ({"n_nonmembers": True}, "n_nonmembers is True; expected a whole number"),
+        ({"level": 95}, "level is 95"),
+        ({"level": 0}, "level is 0"),
+    ],
+    ids=str,
+)
+def test_an_interval_that_cannot_be_is_refused(change, found):
+    good = {"value": 0.6, "low": 0.5, "high": 0.7, "n_members": 10, "n_nonmembers": 0}
+    with pytest.raises(ValueError, match=found):
+        Interval(**good | change)
+    assert str(Interval(**good)) == ".60 [.50, .70]"

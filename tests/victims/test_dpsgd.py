@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opacus.accountants import PRVAccountant
 from opacus.accountants.analysis import rdp as opacus_rdp
 from pydantic import ValidationError
 from scipy.optimize import brentq
@@ -24,6 +26,7 @@ from segleak_utils.victims.dpsgd import (
     Privacy,
     check_private,
     epsilon,
+    grid_points,
     per_image_loss,
     train_private_victim,
 )
@@ -187,20 +190,33 @@ def test_the_tight_accountant_never_promises_less_than_the_fast_one(noise, rate,
 
 
 def test_without_noise_nothing_is_promised():
-    assert epsilon(0, 0.1, 10, 1e-4) == epsilon(0, 1, 1, 0.5, accountant="rdp") == math.inf
+    assert epsilon(0, 0.1, 10, 1e-4) == epsilon(0, 1, 1, 1e-2, accountant="rdp") == math.inf
 
 
 @pytest.mark.parametrize(
     "bad",
     [
         {"noise_multiplier": -0.1},
+        {"noise_multiplier": 0.29},
+        {"noise_multiplier": 1001},
         {"noise_multiplier": math.nan},
+        {"noise_multiplier": math.inf},
+        {"noise_multiplier": True},
+        {"sampling_rate": True},
         {"sampling_rate": 0},
         {"sampling_rate": 1.01},
         {"sampling_rate": math.nan},
         {"steps": 0},
         {"steps": -1},
+        {"steps": 1.5},
+        {"steps": True},
+        {"steps": math.nan},
+        {"steps": math.inf},
         {"delta": 0},
+        {"delta": 1e-13},
+        {"delta": 1e-300},
+        {"delta": 0.011},
+        {"delta": 0.5},
         {"delta": 1},
         {"delta": math.nan},
     ],
@@ -208,9 +224,46 @@ def test_without_noise_nothing_is_promised():
 )
 def test_what_no_training_can_be_is_refused_by_name(bad):
     asked = {"noise_multiplier": 1, "sampling_rate": 0.1, "steps": 10, "delta": 1e-4} | bad
-    ((_, value),) = bad.items()
-    with pytest.raises(ValueError, match=rf"{value}.*expected 0 or >= 0\.3, in \(0, 1\], >= 1 and"):
-        epsilon(**asked)
+    ((name, value),) = bad.items()
+    for accountant in ("prv", "rdp"):
+        with pytest.raises(ValueError, match=rf"^{name} is {value}; expected"):
+            epsilon(**asked, accountant=accountant)
+
+
+@pytest.mark.parametrize(
+    ("noise", "rate", "steps"), [(0.3, 1, 300), (1, 1, 3000), (1000, 1, 10**7), (0.3, 0.5, 10**9)]
+)
+def test_a_grid_of_gigabytes_is_refused_at_once_and_the_fast_accountant_answers(noise, rate, steps):
+    begun = time.perf_counter()
+    with pytest.raises(
+        ValueError, match=r'a grid of .* points .*: use accountant="rdp", more noise'
+    ):
+        epsilon(noise, rate, steps, 1e-4)
+    assert time.perf_counter() - begun < 1
+    assert 0 < epsilon(noise, rate, steps, 1e-4, accountant="rdp") < math.inf
+
+
+@pytest.mark.parametrize(("noise", "rate", "steps"), [(1, 0.064, 400), (12, 1, 16), (0.7, 0.5, 9)])
+def test_the_grid_that_is_foretold_is_the_one_that_is_laid_out(noise, rate, steps):
+    counts = PRVAccountant()
+    counts.history = [(noise, rate, steps)]
+    domain = counts._get_dprv(eps_error=0.01, delta_error=1e-7).domain
+    assert grid_points(noise, rate, steps, 1e-4) == pytest.approx(domain.size, abs=5)
+
+
+@pytest.mark.parametrize("accountant", ["prv", "rdp"])
+def test_hardly_any_loss_is_never_below_none(accountant):
+    """Opacus says -.00004 for the first by its tight accountant."""
+    for noise, rate, steps in ((1000, 1e-3, 10), (1000, 1e-9, 1), (100, 1e-12, 1)):
+        for delta in (1e-12, 1e-4, 1e-2):
+            assert 0 <= epsilon(noise, rate, steps, delta, accountant=accountant) < 0.5
+
+
+def test_a_delta_of_one_over_the_members_or_more_is_refused():
+    with pytest.raises(
+        ValueError, match=r"delta is 0\.01 for 128 members; expected less than 1 / 1"
+    ):
+        train(private=but(PRIVATE, delta=1e-2), members=scenes_of(128))
 
 
 # ---- recipe and network --------------------------------------------------------------------------
@@ -230,7 +283,13 @@ def test_what_no_training_can_be_is_refused_by_name(bad):
         ("trained", "head"),
         ("crop", 16),
         ("delta", 0),
+        ("delta", 1e-13),
+        ("delta", 0.02),
         ("delta", 1),
+        ("delta", math.nan),
+        ("noise_multiplier", True),
+        ("clip_norm", True),
+        ("epochs", True),
         ("physical", 0),
         ("momentum", 0.9),
     ],

@@ -60,3 +60,54 @@ def test_small_integers_do_not_overflow():
     masks = torch.full((2, 3), 18, dtype=torch.uint8)
     counts = confusion_matrix(masks, masks, 19)
     assert counts[18, 18] == 6 and counts.sum() == 6
+
+
+@pytest.mark.parametrize(
+    ("predicted", "masks", "found"),
+    [
+        (
+            torch.tensor([0.5, 1]),
+            torch.tensor([0, 1]),
+            "predictions are torch.float32; expected int",
+        ),
+        (torch.tensor([True, False]), torch.tensor([0, 1]), "predictions are torch.bool"),
+        (torch.tensor([0, 1]), torch.tensor([0.0, 1]), "masks are torch.float32"),
+        (torch.tensor([0]), torch.tensor([0, 1]), r"are \[1\] and \[2\]; expected the same shape"),
+        (torch.tensor([[0, 1]]), torch.tensor([0, 1]), "expected the same shape"),
+    ],
+)
+def test_what_are_no_labels_of_the_same_pixels_are_refused(predicted, masks, found):
+    with pytest.raises(ValueError, match=found):
+        confusion_matrix(predicted, masks, 2)
+
+
+@pytest.mark.parametrize("bad", [0, 256, 2.0, True])
+def test_a_number_of_classes_is_a_whole_one(bad):
+    with pytest.raises(ValueError, match="n_classes is"):
+        confusion_matrix(torch.tensor([0]), torch.tensor([0]), bad)
+
+
+@pytest.mark.parametrize(
+    "confusion",
+    [
+        torch.zeros(2, 3, dtype=torch.int64),
+        torch.zeros(4, dtype=torch.int64),
+        torch.zeros(0, 0, dtype=torch.int64),
+        torch.eye(2),
+        torch.eye(2, dtype=torch.bool),
+        torch.tensor([[3, -1], [0, 2]]),
+    ],
+)
+def test_a_matrix_that_does_not_hold_counts_has_no_iou(confusion):
+    with pytest.raises(ValueError, match=r"expected counts, integers >= 0 \[C, C\]"):
+        iou_of(confusion)
+
+
+def test_counts_of_a_byte_are_not_summed_in_a_byte():
+    confusion = torch.tensor([[200, 100], [0, 50]], dtype=torch.uint8)
+    assert iou_of(confusion).tolist() == pytest.approx([200 / 300, 50 / 150])
+
+
+def test_a_model_of_other_classes_than_the_scenes_is_refused():
+    with pytest.raises(ValueError, match="the model's answer has 4 classes, expected 3"):
+        mean_iou(Oracle(n_classes=4), scenes_of(3))
