@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from segleak_utils.checks import VOID, tensors
+from segleak_utils.checks import VOID, numbers, tensors
 from segleak_utils.checks.tensors import check_posterior, extremes  # noqa: F401
 
 # A probability of zero would give an infinite loss; the paper's public code stops at 1e-30.
@@ -117,6 +117,7 @@ def one_hot(mask: torch.Tensor, n_classes: int, *, check: bool = True) -> torch.
             [1., 0., 0.]])
     """
     tensors.mask_shape(mask)
+    numbers.count(n_classes, "n_classes", 1, VOID)
     if check:
         tensors.mask_labels(mask, n_classes)
     batch, height, width = mask.shape
@@ -138,9 +139,11 @@ def global_loss(
     >>> global_loss(loss, torch.tensor([[[0, 1, 255]]]))  # void does not count
     tensor([2.])
     """
-    if posterior_or_loss_map.ndim == 4 and posterior_or_loss_map.shape[1] == 1:
+    if getattr(posterior_or_loss_map, "ndim", 0) == 4 and posterior_or_loss_map.shape[1] == 1:
         loss_map = posterior_or_loss_map
         tensors.loss_map(loss_map, mask, check)
+        if check:
+            tensors.mask_labels(mask, VOID)  # how many classes there are is not known here
     else:
         tensors.pair(posterior_or_loss_map, mask, check)
         loss_map = _loss(posterior_or_loss_map, mask)
@@ -180,6 +183,7 @@ def class_shares(mask: torch.Tensor, n_classes: int, *, check: bool = True) -> t
     tensor([[0.7500, 0.2500, 0.0000]])
     """
     tensors.mask_shape(mask)
+    numbers.count(n_classes, "n_classes", 1, VOID)
     if check:
         tensors.mask_labels(mask, n_classes)
     labelled = mask != VOID

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from segleak_utils import representations
 from segleak_utils.attacks.patchnets import CALIBRATED_MAP, REPRESENTATIONS, Representation
 from segleak_utils.attacks.windows import crop
+from segleak_utils.checks import numbers, tensors
 from segleak_utils.data import Scenes
 from segleak_utils.victims import loss_batches, posterior_batches
 from segleak_utils.victims.store import Posteriors
@@ -81,10 +82,8 @@ class Outputs:
         >>> shown.loss_maps.flatten()
         tensor([0.6934, 0.2876], dtype=torch.float16)
         """
-        member = np.asarray(member)
-        if member.dtype != bool or member.shape != (len(masks),):
-            found = f"{member.dtype} {member.shape}"
-            raise ValueError(f"member is {found}; expected bool ({len(masks)},), one for each mask")
+        tensors.mask_shape(masks)
+        member = numbers.labels(member, len(masks), of="masks")
         loss = representations.structured_loss_map(posteriors, masks).half()
         kept = posteriors.half() if keep_posteriors else None
         return cls(loss, masks.byte(), member, posteriors.shape[1], kept)

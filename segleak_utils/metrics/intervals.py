@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import numpy as np
 from scipy.stats import binomtest
 
 from segleak_utils.checks import numbers
@@ -35,8 +34,8 @@ class Interval:
 
         Without the estimate inside, a percentile of something else was taken for its interval.
         """
-        ends = self.value, self.low, self.high
-        if not self.low <= self.value <= self.high or not np.isfinite(ends).all():
+        value, low, high = (numbers.real(getattr(self, n), n) for n in ("value", "low", "high"))
+        if not low <= value <= high:
             raise ValueError(
                 f"not an interval: {self.value} [{self.low}, {self.high}], expected finite low "
                 "<= value <= high"

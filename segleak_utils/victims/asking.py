@@ -243,6 +243,7 @@ def posteriors_at(model: Callable, images: Tensor, stride: int = 8) -> Tensor:
     """
     if stride < 1:
         raise ValueError(f"stride {stride}; expected 1 or more")
+    tensors.images(images)
     return logits_of(model, images.to(device_of(model)))[..., ::stride, ::stride].softmax(dim=1)
 
 

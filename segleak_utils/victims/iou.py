@@ -37,6 +37,8 @@ def confusion_matrix(predicted: Tensor, masks: Tensor, n_classes: int) -> Tensor
     """
     n_classes = numbers.count(n_classes, "n_classes", 1, VOID)
     for kind, labels in (("predictions", predicted), ("masks", masks)):
+        if not isinstance(labels, Tensor):
+            raise ValueError(f"{kind} are {type(labels).__name__}; expected a tensor of integers")
         if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
             raise ValueError(f"{kind} are {labels.dtype}; expected integers: take argmax(1), say")
     if predicted.shape != masks.shape:
@@ -64,6 +66,8 @@ def iou_of(confusion: Tensor) -> Tensor:
     >>> iou_of(torch.tensor([[1, 1, 0], [0, 2, 0], [0, 0, 0]]))  # 1/2, 2/3, and an absent class
     tensor([0.5000, 0.6667,    nan], dtype=torch.float64)
     """
+    if not isinstance(confusion, Tensor):
+        raise ValueError(f"confusion is {type(confusion).__name__}; expected a tensor of counts")
     square = confusion.ndim == 2 and confusion.shape[0] == confusion.shape[1] > 0
     whole = confusion.dtype in (torch.uint8, torch.int16, torch.int32, torch.int64)
     if not (square and whole) or bool((confusion < 0).any()):
