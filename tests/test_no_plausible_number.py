@@ -412,9 +412,13 @@ call(
     inside,
     target=CONFIDENCES,
     theirs=CONFIDENCES,
-    inside={"0 and 1": lambda x, r: x.astype(int), "uneven": lambda x, r: x ^ at(np.zeros(x.shape, bool), r, True),
-            "one short": lambda x, r: x[:, 1:], "nothing": lambda x, r: None},
-)  # fmt: skip
+    inside={
+        "0 and 1": lambda x, r: x.astype(int),
+        "uneven": lambda x, r: x ^ at(np.zeros(x.shape, bool), r, True),
+        "one short": lambda x, r: x[:, 1:],
+        "nothing": lambda x, r: None,
+    },
+)
 call(evidence.found, of("scores member", fpr=0.2), **ABOUT, fpr=SHARE)
 call(
     evidence.agreement,

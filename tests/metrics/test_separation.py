@@ -67,7 +67,7 @@ def test_an_interval_knows_what_it_holds():
     assert x.contains(0.5) and x.contains(0.7) and x.excludes(0.49) and not x.excludes(0.6)
     with pytest.raises(ValueError, match="not an interval"):
         Interval(0.6, 0.7, 0.5, 10, 10)
-    with pytest.raises(ValueError, match="not an interval"):
+    with pytest.raises(ValueError, match="is nan; expected a number that is finite"):
         Interval(0.6, float("nan"), 0.7, 10, 10)
 
 
@@ -549,7 +549,7 @@ def test_an_estimate_lies_within_its_interval_at_any_level(level):
     [
         ({"value": 0.8}, r"not an interval: 0\.8 \[0\.5, 0\.7\], expected finite low <= value"),
         ({"value": 0.4}, "not an interval"),
-        ({"value": math.nan}, "not an interval"),
+        ({"value": math.nan}, "value is nan; expected a number that is finite"),
         ({"n_members": -1}, "n_members is -1; expected at least 0"),
         ({"n_members": 1.5}, "n_members is 1.5; expected a whole number"),
         ({"n_nonmembers": True}, "n_nonmembers is True; expected a whole number"),
