@@ -113,7 +113,10 @@ def read_weights(path: Path, expected: str | None = None) -> tuple[dict[str, Ten
         )
     meta = _meta(path, text)
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    return _from_steps(state), meta
+    try:
+        return _from_steps(state), meta
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{path}: its int8 steps do not fit its weights ({error})") from error
 
 
 def _meta(path: Path, text: str) -> dict:

@@ -168,6 +168,15 @@ def test_a_header_that_is_no_recipe_is_a_value_error(tmp_path, header, complaint
         load_victim(path)
 
 
+@pytest.mark.parametrize("steps", [torch.ones(3), torch.ones(2)])
+def test_steps_without_their_weights_are_named(tmp_path, steps):
+    path = tmp_path / "x.safetensors"
+    tensors = {"b.int8_scale": steps} | ({"b": torch.zeros(3, 1)} if len(steps) == 2 else {})
+    save_weights(tensors, path, {})
+    with pytest.raises(ValueError, match=r"x\.safetensors: its int8 steps do not fit"):
+        read_weights(path)
+
+
 @pytest.mark.parametrize("made", [Recipe, StreetRecipe])
 @pytest.mark.parametrize(
     "name", ["", "tu-hf-hub:a/b", "hf_hub:a", "local-dir:x", "a/b", r"a\b", "..", "a\n", "a" * 101]
