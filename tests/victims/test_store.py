@@ -145,8 +145,8 @@ def test_shards_exchanged_are_not_taken_for_each_other(tmp_path):
 
 def test_a_shard_is_checked_once_a_process(tmp_path, monkeypatch):
     write(tmp_path / "s", scenes(8))
-    checked, real = [], store.checksum_of
-    monkeypatch.setattr(store, "checksum_of", lambda of: checked.append(1) or real(of))
+    checked, real = [], store.checksum
+    monkeypatch.setattr(store, "checksum", lambda of: checked.append(1) or real(of))
     kept = store.Store.open(tmp_path / "s")
     assert checked == []
     for _ in range(3):
