@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import errno
 import hashlib
 import importlib
 import importlib.util
@@ -36,6 +37,7 @@ EXTRA = "all"  # what is installed beside the core
 SIDE_BY_SIDE = ["-n", "auto", "--dist", "loadgroup", "--no-loadscope-reorder"]
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 RELAUNCHED = "SEGLEAK_RELAUNCHED"
+REFUSED = ("EACCES", "EPERM", "EROFS", "ENOSPC", "ENOTDIR", "EISDIR", "EEXIST")  # writing was
 
 
 def check_python(version: tuple[int, ...]) -> None:
@@ -437,7 +439,7 @@ def beyond_the_paper(options: argparse.Namespace) -> int:
             online.online(plan)
         else:
             beyond.beyond(plan)
-    except (ValueError, OSError) as error:  # ConnectionError and FileNotFoundError are OSErrors
+    except ValueError as error:
         print(f"segleak: {error}", file=sys.stderr)
         return 1
     return 0
@@ -470,10 +472,20 @@ def reproduce(options: argparse.Namespace) -> int:
                 paper.posteriors(run, workers=options.workers)
             else:
                 paper.attack(run)
-    except (ValueError, OSError) as error:  # ConnectionError and FileNotFoundError are OSErrors
+    except ValueError as error:
         print(f"segleak: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def complaint(error: OSError) -> str:
+    """What the system refused, in one sentence: which file or folder, and why."""
+    if error.filename is None or errno.errorcode.get(error.errno) not in REFUSED:
+        return str(error)
+    path = Path(os.fsdecode(error.filename))
+    unread = path.is_file() and not os.access(path, os.R_OK)
+    deed = "read" if unread else "written"
+    return f"{path} cannot be {deed}: {error.strerror}. Mend that, or name another folder"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -490,6 +502,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nsegleak: stopped. The same line starts again.", file=sys.stderr)
         return INTERRUPTED
+    except OSError as error:  # a ConnectionError, too
+        print(f"segleak: {complaint(error)}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from segleak_utils import run
@@ -257,6 +259,54 @@ def test_a_cluster_that_does_not_answer_is_a_message_not_a_traceback(monkeypatch
     assert capsys.readouterr().err.startswith("segleak: no Dask scheduler")
     with pytest.raises(SystemExit):
         run.main(["--no-install", "growth", "--jobs", "0"])
+
+
+@pytest.mark.parametrize("below", ["file", "file/build"])
+def test_a_build_folder_that_cannot_be_written_is_one_sentence(tmp_path, capsys, below):
+    (tmp_path / "file").write_text("no folder")
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "00_a.ipynb")
+    line = ["--no-install", f"--notebooks={tmp_path}", f"--build={tmp_path / below}"]
+    assert run.main(line) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"segleak: {tmp_path / 'file'}") and "cannot be written: " in shown
+    assert shown.count("\n") == 1
+    assert run.main([*line, "lab"]) == 1
+    assert "cannot be written: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "called"),
+    [
+        ("weights", "weights.train_weights"),
+        ("camvid --root DIR", "camvid.camvid_experiment"),
+        ("defenses --only argmax", "frontier.measure"),
+        ("beyond", "beyond.beyond"),
+        ("paper CONFIG train --root a=b", "paper.run_of"),
+    ],
+)
+@pytest.mark.parametrize("number", ["EACCES", "EROFS", "ENOSPC"])
+def test_a_folder_that_may_not_be_written_is_one_sentence(
+    line, called, number, monkeypatch, capsys
+):
+    def refused(*_, **__):
+        code = getattr(errno, number)
+        raise OSError(code, os.strerror(code), "/data/weights/.manifest.json.lock")
+
+    monkeypatch.setattr(f"segleak_utils.studies.{called}", refused)
+    assert run.main(["--no-install", *line.split()]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("segleak: /data/weights/.manifest.json.lock cannot be written: ")
+    assert shown.count("\n") == 1
+
+
+def test_a_complaint_names_what_cannot_be_read_and_passes_others_on(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("")
+    monkeypatch.setattr(os, "access", lambda path, how: False)
+    denied = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "a"))
+    assert run.complaint(denied).startswith(f"{tmp_path / 'a'} cannot be read: Permission denied")
+    assert run.complaint(OSError("is the disk full?")) == "is the disk full?"
+    missing = FileNotFoundError(errno.ENOENT, "No such file", "b")
+    assert run.complaint(missing) == str(missing)
 
 
 def test_test_command_returns_the_worst_code_and_runs_pytest_last(monkeypatch):

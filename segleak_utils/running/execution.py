@@ -27,7 +27,7 @@ import psutil
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from segleak_utils.running import parameters, results
-from segleak_utils.whole import write_whole
+from segleak_utils.whole import alone, write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 PATTERN = "[0-9][0-9]_*.ipynb"
@@ -210,6 +210,14 @@ def _failure(name: str, notebook: Path, error: Exception) -> str:
     return f"{name} failed {where}: {type(error).__name__}: {error}"
 
 
+def _sweep(folder: Path, name: str) -> None:
+    """Remove how far a run of that notebook came whose process is no more."""
+    for left in folder.glob(".*.part.ipynb"):
+        found = re.fullmatch(rf"\.{re.escape(name)}\.(\d+)\.part\.ipynb", left.name)
+        if found and not psutil.pid_exists(int(found[1])):
+            left.unlink(missing_ok=True)
+
+
 def run_notebook(
     path: Path,
     build: Path,
@@ -226,10 +234,11 @@ def run_notebook(
     its kernel was ended because all were `stopped`, nothing is left of it.
     """
     name = path.stem
-    partial = build / "notebooks" / f".{name}.part.ipynb"
+    partial = build / "notebooks" / f".{name}.{os.getpid()}.part.ipynb"
     final, failed = (build / "notebooks" / f"{name}{end}.ipynb" for end in ("", ".failed"))
     page = build / "html" / f"{name}.html"
     partial.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(partial.parent, name)
     pictures = (build / "figures").glob("*.png")
     own = [p for p in pictures if re.fullmatch(rf"{re.escape(name)}-\d+-\d+", p.stem)]
     for old in [final, failed, page, *own]:  # nothing of an older run may pass for this one's
@@ -324,6 +333,30 @@ def _end_kernels() -> None:
                 child.kill()
 
 
+def _note_times(build: Path, new: Mapping[str, float], drop: Iterable[str] | None = ()) -> None:
+    """Put durations into ``timings.json``, after dropping those of some notebooks (None: all)."""
+    path = build / "timings.json"
+    with alone(path):  # another run may be about to do the same
+        try:
+            known = json.loads(path.read_text(encoding="utf-8")) if drop is not None else {}
+            kept = {name: known[name] for name in known.keys() - set(drop or ())}
+        except (FileNotFoundError, ValueError, AttributeError):  # none yet, or a damaged one
+            kept = {}
+        write_whole(path, json.dumps(dict(sorted({**kept, **new}.items())), indent=1) + "\n")
+
+
+def _show_paths(chosen: Mapping[Path, Mapping[str, object]]) -> None:
+    """Print where the parameters that are paths lead to, seen from the notebooks' folder."""
+    found: dict[str, set[Path]] = {}
+    for path, given in chosen.items():
+        values = {**declared(path), **given}
+        for name in parameters.PATHS:
+            if values.get(name):
+                found.setdefault(name, set()).add((path.parent / str(values[name])).resolve())
+    for name, places in found.items():
+        print(f"{name}: {', '.join(map(str, sorted(places)))}", flush=True)
+
+
 def run_notebooks(
     folder: Path = ROOT / "notebooks",
     build: Path = ROOT / "build",
@@ -338,15 +371,17 @@ def run_notebooks(
 
     `jobs` of them run side by side (two where there is room for them), each `after` those it names.
     A full run starts from an empty table; with `only`, the rows of the other notebooks are kept.
-    The durations in seconds are written to ``timings.json``. Raises ValueError for parameters
-    (before anything runs), FileNotFoundError for an empty folder, NotebookError for a failure.
+    So are the durations in seconds, in ``timings.json``. Raises ValueError for parameters (before
+    anything runs), FileNotFoundError for an empty folder, NotebookError for a failure.
     """
     only, build = tuple(only), build.resolve()
     chosen = plan(choose(folder, only, pattern), overrides or {})
-    results.forget([path.stem for path in chosen] if only else None, build)
+    _show_paths(chosen)
+    gone = [path.stem for path in chosen] if only else None
+    results.forget(gone, build)
+    _note_times(build, {}, gone)
     jobs = min(jobs or _jobs(), len(chosen))
     numbers = {path: k for k, path in enumerate(chosen, start=1)}
-    timings: dict[str, float] = {}
     stopped = Event()
 
     def run(path: Path) -> None:
@@ -355,8 +390,9 @@ def run_notebooks(
         try:
             how = {"cell_timeout": cell_timeout, "label": label, "stopped": stopped}
             run_notebook(path, build, chosen[path], **how)
-            timings[path.stem] = round(time.perf_counter() - began, 1)
-            outcome = f"{timings[path.stem]:.0f} s"
+            seconds = round(time.perf_counter() - began, 1)
+            _note_times(build, {path.stem: seconds})
+            outcome = f"{seconds:.0f} s"
         finally:
             print(f"{label} … {outcome}", flush=True)
 
@@ -364,8 +400,7 @@ def run_notebooks(
         print(f"{len(chosen)} notebooks, {jobs} at a time", flush=True)
     with _environ(kernel_environment(build, jobs)):
         for _ in _side_by_side(chosen, run, jobs, stopped):
-            ordered = dict(sorted(timings.items()))
-            write_whole(build / "timings.json", json.dumps(ordered, indent=1) + "\n")
+            pass  # each says itself how it went
     rows = results.read(build)
     print(f"\n{results.table(rows) if rows else 'No notebook recorded a result.'}")
     print(f"\nIn {build}: notebooks/, html/, figures/, results.json, results.csv, timings.json")

@@ -11,7 +11,14 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 
 def _integer(low: int, high: int) -> object:
@@ -20,18 +27,22 @@ def _integer(low: int, high: int) -> object:
 
 
 VictimSeed = _integer(0, 1)
+PATHS = ("data_root", "examples", "attackers")  # the parameters that are folders
+# resolved, so that a run says where they lead to; any place is allowed
+Resolved = Annotated[Path, AfterValidator(Path.resolve)]
 # "" in a notebook's cell: none
-Folder = Annotated[Path | None, BeforeValidator(lambda value: None if value == "" else value)]
+Folder = Annotated[Resolved | None, BeforeValidator(lambda value: None if value == "" else value)]
 Setting = Literal["dependent", "independent"]
 
 
 class Common(BaseModel):
-    """What every notebook has. ``data_root`` is seen from notebooks/, where notebooks run."""
+    """What every notebook has. ``data_root`` is seen from notebooks/, where notebooks run; it may
+    lead anywhere, and is resolved."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
     preset: Literal["quick", "full"] = "quick"
     seed: _integer(0, 2**32 - 1) = 0
-    data_root: Path = Path("../data")
+    data_root: Resolved = Path("../data")
 
 
 class OnExamples(Common):

@@ -24,8 +24,8 @@ from segleak_utils.studies import beyond, experiment, frontier, networks, protec
 from segleak_utils.studies.experiment import SETTINGS, Setting, network, network_names, roles
 from segleak_utils.studies.patchattacks import attacker, attacker_name
 from segleak_utils.studies.plan import Plan
-from segleak_utils.studies.shelf import manifest, shipped, write_manifest
-from segleak_utils.whole import replace_file
+from segleak_utils.studies.shelf import adopt, manifest, remove, shipped, write_manifest
+from segleak_utils.whole import alone, replace_file
 
 
 def train_weights(
@@ -39,9 +39,10 @@ def train_weights(
     plan = plan or Plan()
     started = time.monotonic()
     if force:
-        for path in plan.weights.glob("*.safetensors"):
-            path.unlink()
-        (plan.weights / "manifest.json").unlink(missing_ok=True)
+        with alone(plan.weights / "manifest.json"):
+            for path in plan.weights.glob("*.safetensors"):
+                path.unlink(missing_ok=True)
+            (plan.weights / "manifest.json").unlink(missing_ok=True)
         for begun in ("checkpoints", "training"):
             shutil.rmtree(plan.build / begun, ignore_errors=True)
     forget(plan, names)
@@ -103,10 +104,8 @@ def forget(plan: Plan, names: Sequence[str]) -> None:
             for name, entry in entries.items()
             if hashes & {entry.get("public"), *entry.get("shadows", {}).values()}
         } - gone
-    for name in gone:
-        (plan.weights / f"{name}.safetensors").unlink(missing_ok=True)
     if gone:
-        write_manifest(plan.weights, {k: v for k, v in entries.items() if k not in gone})
+        remove(plan.weights, gone)
 
 
 def _side_by_side(plan: Plan, train: Callable, what: list) -> None:
@@ -132,17 +131,14 @@ def _begin_worker(lock, counter) -> None:
 
 
 def _apart(plan: Plan, *key: object) -> Plan:
-    """The plan with a weights folder for one worker alone: only one process writes a manifest."""
+    """The plan with a weights folder for one worker alone, of which all or nothing is adopted."""
     of = hashlib.sha256(json.dumps([str(part) for part in key]).encode()).hexdigest()
     return replace(plan, weights=plan.build / "training" / of[:16])
 
 
 def _adopt(plan: Plan, apart: Plan) -> None:
     """Move what a worker has trained to the plan's weights."""
-    # the manifest first: a file that it does not name would be refused
-    write_manifest(plan.weights, manifest(plan.weights) | manifest(apart.weights))
-    for path in apart.weights.glob("*.safetensors"):
-        replace_file(plan.weights / path.name, partial(shutil.copyfile, path))
+    adopt(plan.weights, apart.weights)
     shutil.rmtree(apart.weights)
 
 
@@ -189,7 +185,7 @@ def _service_apart(plan: Plan, name: str) -> Plan:
     apart = _apart(plan, service, plan.attack, of)
     for file in frontier.attacker_names(scenario, service).values():  # those that are there stay
         if shipped(plan.weights, file) is not None and shipped(apart.weights, file) is None:
-            write_manifest(apart.weights, manifest(apart.weights) | {file: entries[file]})
+            write_manifest(apart.weights, {file: entries[file]})
             source = plan.weights / f"{file}.safetensors"
             replace_file(apart.weights / source.name, partial(shutil.copyfile, source))
     frontier.train_attackers(replace(scenario, plan=apart), service, service.representations)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import shutil
 import sys
 import tempfile
@@ -14,9 +16,11 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 from tqdm.std import tqdm
 
 from segleak_utils.data.workers import in_processes
+from segleak_utils.whole import alone
 
 Drawn = tuple[np.ndarray, np.ndarray]
 FILES = ("images.npy", "masks.npy")
@@ -37,30 +41,50 @@ def drawn_once(
     `draw(index)` gives an image uint8 [H, W, 3] and a mask uint8 [H, W]; it must be picklable and
     follow from the index alone. The folder's *name* must hold all parameters of the drawing. A
     folder whose name or checksums disagree with what is written in it is drawn again, with a
-    warning. Interrupting leaves neither a folder nor a process behind. OSError: a full disk.
+    warning. Interrupting leaves neither a folder nor a process behind; what a killed process left
+    is removed. Of several processes one draws and the others wait for it. OSError: a full disk, or
+    a folder that cannot be written.
     """
+    _sweep(folder)
     drawn = _open_cache(folder)
     if drawn is not None:
         return drawn
-    if folder.exists():
-        warnings.warn(f"{folder}: stale or torn cache, drawing it again", stacklevel=3)
-    # A text bar: in notebooks that run headlessly a widget bar would freeze at 0 %.
-    interval = 0.2 if sys.stderr.isatty() else 5
-    bar = partial(tqdm, desc=folder.name, total=len(indices), unit="scene", mininterval=interval)
-    workers = workers if len(indices) >= FEW else 1
-    with closing(in_processes(draw, indices, workers, chunksize=25)) as scenes:
-        _write_cache(folder, bar(scenes, disable=not progress), (len(indices), *grid))
-    drawn = _open_cache(folder)
+    with alone(folder):
+        drawn = _open_cache(folder)  # another process may have drawn it meanwhile
+        if drawn is not None:
+            return drawn
+        _sweep(folder)  # what that process left, if it was killed
+        if folder.exists():
+            warnings.warn(f"{folder}: stale or torn cache, drawing it again", stacklevel=3)
+        # A text bar: in notebooks that run headlessly a widget bar would freeze at 0 %.
+        interval = 0.2 if sys.stderr.isatty() else 5
+        bar = partial(
+            tqdm, desc=folder.name, total=len(indices), unit="scene", mininterval=interval
+        )
+        workers = workers if len(indices) >= FEW else 1
+        with closing(in_processes(draw, indices, workers, chunksize=25)) as scenes:
+            _write_cache(folder, bar(scenes, disable=not progress), (len(indices), *grid))
+        drawn = _open_cache(folder)
     if drawn is None:
         raise OSError(f"{folder}: what was just written does not read back; is the disk full?")
     return drawn
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what is half drawn of this cache and whose process is no more: `.NAME.PID-….part`."""
+    half = re.compile(rf"\.{re.escape(folder.name)}\.(\d+)-\w+\.part")
+    for left in folder.parent.glob(".*.part"):
+        found = half.fullmatch(left.name)
+        if found and not psutil.pid_exists(int(found[1])):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _write_cache(folder: Path, drawn: Iterable[Drawn], shape: tuple[int, int, int]) -> None:
     """Write to a temporary folder, the checksums last, then rename it to `folder`."""
     count, height, width = shape
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    prefix = f".{folder.name}.{os.getpid()}-"
+    part = Path(tempfile.mkdtemp(".part", prefix, folder.parent))
     try:
         opened = partial(np.lib.format.open_memmap, mode="w+", dtype=np.uint8)
         images = opened(part / "images.npy", shape=(count, 3, height, width))
@@ -73,11 +97,7 @@ def _write_cache(folder: Path, drawn: Iterable[Drawn], shape: tuple[int, int, in
         meta = {"name": folder.name, "sha256": _checksums(part)}
         (part / "meta.json").write_text(json.dumps(meta))
         shutil.rmtree(folder, ignore_errors=True)
-        try:
-            part.replace(folder)
-        except OSError:
-            if _open_cache(folder) is None:  # else another process was faster
-                raise
+        part.replace(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import segmentation_models_pytorch as smp
 import torch
@@ -20,13 +20,17 @@ from segleak_utils.data import keep_freed_memory
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+# A plain name: timm would take "hf-hub:..." from a network and "local-dir:..." from a folder.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=100)]
+
+
 class Recipe(BaseModel):
     """How a victim is trained; stored beside its weights, so that anyone can train it again."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    arch: str = "upernet"
-    encoder: str = "tu-edgenext_xx_small"
+    arch: Name = "upernet"
+    encoder: Name = "tu-edgenext_xx_small"
     decoder_channels: int | None = Field(32, ge=8, le=1024)
     n_classes: int = Field(19, ge=2, le=255)
     norm: Literal["batch", "group"] = "batch"

@@ -3,8 +3,9 @@
 A store is a folder of safetensors files (shards) of a few images each, with ``posterior`` float16
 [n,C,h,w], ``loss`` float16 [n,1,h,w] (the structured loss map, from the float32 posterior) and
 ``mask`` uint8 [n,h,w], and a ``store.json`` that says whose answers these are. A shard is written
-whole or not at all, so an interrupted run goes on where it stopped. Neither writing nor reading
-ever holds more posteriors than one shard or the rows asked for.
+whole or not at all, so an interrupted run goes on where it stopped. It says whose it is, which of
+them, and what its tensors come to, and is checked by that before it is used. Neither writing nor
+reading ever holds more posteriors than one shard or the rows asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -26,7 +29,7 @@ from tqdm.std import tqdm
 
 from segleak_utils import representations
 from segleak_utils.data import Scenes
-from segleak_utils.whole import replace_file
+from segleak_utils.whole import checksum, replace_file
 
 STRIDE = 8  # the paper's grid: every eighth pixel of every eighth row
 SHARD = 32  # images a file: 40 MB of 19 classes on 128x256
@@ -45,7 +48,11 @@ class Store:
 
     @classmethod
     def open(cls, folder: Path) -> Store:
-        """FileNotFoundError: no store, or shards missing; ValueError: damaged, or mixed up."""
+        """FileNotFoundError: no store, or shards missing; ValueError: damaged, or mixed up.
+
+        The shards' values are checked when they are first read, by `losses` and so on: ValueError
+        names the shard that is not as it was written.
+        """
         header = _header(folder)
         if header is None:
             raise FileNotFoundError(f"{folder}: no store.json, so no posteriors are kept there")
@@ -73,8 +80,8 @@ class Store:
         return Posteriors(self, torch.arange(self.n))
 
     def _parts(self, *names: str) -> Iterator[dict[str, Tensor]]:
-        for _, path in self._shards():
-            with safe_open(path, "pt") as file:
+        for k, _ in self._shards():
+            with self._opened(k) as file:
                 yield {name: file.get_tensor(name) for name in names}
 
     def _shards(self) -> Iterator[tuple[int, Path]]:
@@ -85,14 +92,46 @@ class Store:
         return range(k * self.shard, min((k + 1) * self.shard, self.n))
 
     def _has(self, k: int) -> bool:
-        """Whether shard k is there, whole, and of this store."""
+        """Whether shard k is there, whole, and of this place in this store; not its values."""
         try:
             with safe_open(self.folder / f"{k:05d}.safetensors", "pt") as file:
                 shape = file.get_slice("posterior").get_shape()
-                mine = (file.metadata() or {}).get("identity") == self.identity
+                said = file.metadata() or {}
         except (OSError, SafetensorError):
             return False
+        mine = (said.get("identity"), said.get("number")) == (self.identity, str(k))
         return mine and shape == [len(self._rows(k)), self.n_classes, *self.shape]
+
+    def _sound(self, k: int) -> bool:
+        """Whether shard k is this store's, and its values are those that were written."""
+        path = self.folder / f"{k:05d}.safetensors"
+        return self._has(k) and _as_written(path, path.stat().st_mtime_ns)
+
+    @contextmanager
+    def _opened(self, k: int) -> Iterator[safe_open]:
+        path = self.folder / f"{k:05d}.safetensors"
+        if not self._sound(k):
+            raise ValueError(
+                f"{path} is not as it was written (its checksum, number or network is another); "
+                "run the command that writes the store again, it mends this shard"
+            )
+        with safe_open(path, "pt") as file:
+            yield file
+
+
+@cache
+def _as_written(path: Path, changed: int) -> bool:
+    """Whether a shard has its checksum; read once a process, until the file has `changed`."""
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return (file.metadata() or {}).get("checksum") == _comes_to(tensors)
+    except (OSError, SafetensorError):
+        return False
+
+
+def _comes_to(tensors: dict[str, Tensor]) -> str:
+    return checksum({name: value.numpy() for name, value in tensors.items()})
 
 
 @dataclass(frozen=True)
@@ -121,7 +160,7 @@ class Posteriors:
         out = torch.empty(len(wanted), *self.shape[1:], dtype=torch.float16)
         shards = wanted // self.store.shard
         for k in shards.unique().tolist():
-            with safe_open(self.store.folder / f"{k:05d}.safetensors", "pt") as file:
+            with self.store._opened(k) as file:
                 part = file.get_slice("posterior")
                 for at in torch.nonzero(shards == k).flatten().tolist():
                     row = int(wanted[at]) - k * self.store.shard
@@ -145,6 +184,8 @@ def write(
 ) -> Store:
     """Ask a network about all scenes and keep what it answers; only what is missing is asked.
 
+    A shard whose values are not those that were written counts as missing.
+
     `query(images [B,3,H,W])` returns posteriors float [B,C,h,w] at every `stride`-th pixel;
     `identity` names the network (its SHA-256). Prints beforehand what will be done, how long and
     how large. ValueError: another network's or other scenes' store lies in `folder`, the disk is
@@ -163,7 +204,7 @@ def write(
             f"images, grid {found['shape']}, {found['identity'][:8]}…; expected {store.n}, "
             f"{list(shape)}, {digest[:8]}…. Delete the folder, or take another one"
         )
-    missing = [k for k, _ in store._shards() if not store._has(k)]
+    missing = [k for k, _ in store._shards() if not store._sound(k)]
     rows = [row for k in missing for row in store._rows(k)]
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(header, indent=1) + "\n"
@@ -182,7 +223,8 @@ def write(
             images = [next(answers) for _ in store._rows(k)]
             tensors = {part: torch.stack([i[part] for i in images]) for part in images[0]}
             path = folder / f"{k:05d}.safetensors"
-            replace_file(path, lambda p, t=tensors: save_file(t, p, {"identity": digest}))
+            said = {"identity": digest, "number": str(k), "checksum": _comes_to(tensors)}
+            replace_file(path, lambda p, t=tensors, said=said: save_file(t, p, said))
             bar.update(len(images))
     return store
 

@@ -29,7 +29,7 @@ from segleak_utils.victims import processes
 from segleak_utils.victims.asking import MULTIPLE, device_of, has_bf16
 from segleak_utils.victims.checkpoints import resume
 from segleak_utils.victims.encoders import load_encoder
-from segleak_utils.victims.networks import Recipe, build_victim
+from segleak_utils.victims.networks import Name, Recipe, build_victim
 from segleak_utils.victims.processes import is_first
 from segleak_utils.victims.weights import save_weights
 from segleak_utils.whole import replace_file, sha256
@@ -45,7 +45,7 @@ class StreetRecipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     arch: Literal["upernet", "pspnet", "deeplabv3plus"] = "upernet"
-    encoder: str = "resnet50"
+    encoder: Name = "resnet50"
     encoder_weights: Path | None = Field(None, description="by `fetch_encoder`; None: random")
     decoder_channels: int | None = Field(None, ge=8, le=1024, description="None: the library's")
     norm: Literal["batch", "group"] = "batch"

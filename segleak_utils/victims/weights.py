@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from segleak_utils.victims.asking import best_device
 from segleak_utils.victims.networks import Recipe, build_victim
-from segleak_utils.whole import replace_file, sha256
+from segleak_utils.whole import checksum, replace_file, sha256
 
 
 def save_weights(
@@ -40,9 +40,19 @@ def save_weights(
         name: (value.to(whole) if value.is_floating_point() else value).cpu().contiguous()
         for name, value in tensors.items()
     }
-    header = {"meta": json.dumps(meta, sort_keys=True)}
+    text = json.dumps(meta, sort_keys=True)
+    header = {"meta": text, "checksum": checksum_of(tensors, text)}
     replace_file(path, lambda part: save_file(tensors, part, header))
     return sha256(path)
+
+
+def checksum_of(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """`whole.checksum` of tensors on the CPU, by their bytes: NumPy knows no bfloat16."""
+    raw = {
+        f"{name} {value.dtype} {tuple(value.shape)}": value.reshape(-1).view(torch.uint8).numpy()
+        for name, value in tensors.items()
+    }
+    return checksum(raw, text)
 
 
 _SCALE = ".int8_scale"
@@ -72,9 +82,11 @@ def _from_steps(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path, expected: str | None = None) -> tuple[dict[str, Tensor], dict]:
-    """State dict (float32) and meta of a file by `save_weights`, checked against its SHA-256.
+    """State dict (float32) and meta of a file by `save_weights`.
 
-    Raises FileNotFoundError, or ValueError for a file that is damaged or not the one expected.
+    Checked against `expected`, its SHA-256, and against the checksum in its header. Raises
+    FileNotFoundError, or ValueError for a file that is damaged, is not the one expected, or has
+    neither of the two to be checked by.
     """
     found = sha256(path)
     if expected is not None and found != expected:
@@ -85,30 +97,67 @@ def read_weights(path: Path, expected: str | None = None) -> tuple[dict[str, Ten
     try:
         with safe_open(path, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            meta = json.loads((file.metadata() or {}).get("meta", "{}"))
-    except (SafetensorError, json.JSONDecodeError) as error:
+            header = file.metadata() or {}
+    except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    said, text = header.get("checksum"), header.get("meta", "{}")
+    if said is None and expected is None:
+        raise ValueError(
+            f"{path} has no checksum in its header, so nothing vouches for it; give its SHA-256, "
+            "expected=..., from the manifest.json beside it"
+        )
+    if said is not None and said != (comes_to := checksum_of(state, text)):
+        raise ValueError(
+            f"{path} is damaged: its weights come to checksum {comes_to}, its header says {said}; "
+            "restore it, or retrain it"
+        )
+    meta = _meta(path, text)
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    return _from_steps(state), meta
+    try:
+        return _from_steps(state), meta
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{path}: its int8 steps do not fit its weights ({error})") from error
+
+
+def _meta(path: Path, text: str) -> dict:
+    try:
+        meta = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is not a readable safetensors file by save_weights: its meta is no JSON "
+            f"({type(error).__name__})"
+        ) from error
+    if not isinstance(meta, dict):
+        raise ValueError(f"{path}: its meta is a {type(meta).__name__}, expected a dict of names")
+    return meta
 
 
 def load_victim(path: Path, expected: str | None = None) -> tuple[nn.Module, dict]:
     """A victim in eval mode and its meta, built from the recipe stored in the file.
 
-    A callable on images already; float16 or int8 on disk, float32 in memory.
+    A callable on images already; float16 or int8 on disk, float32 in memory. Raises what
+    `read_weights` raises, and ValueError for a file that holds no victim.
     """
     state, meta = read_weights(path, expected)
     if "recipe" not in meta:
         raise ValueError(f"{path} holds no victim: its header has no 'recipe'")
-    try:
-        recipe = Recipe(**meta["recipe"])
-    except (ValidationError, TypeError) as error:
-        raise ValueError(
-            f"{path} holds no victim, but something made as {meta['recipe']}"
-        ) from error
-    model = build_victim(recipe)
+    model = build_victim(_recipe(path, meta["recipe"]))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit its own recipe: {error}") from error
     return model.eval().to(best_device(), memory_format=torch.channels_last), meta
+
+
+def _recipe(path: Path, found: object) -> Recipe:
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no victim: its recipe is a {type(found).__name__}")
+    try:
+        return Recipe(**found)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise ValueError(
+            f"{path} holds no victim, but something made as {', '.join(list(found)[:9])}: "
+            f"{where}: {problem['msg']}"
+        ) from error

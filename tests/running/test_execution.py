@@ -140,7 +140,8 @@ def test_run_leaves_notebooks_pages_figures_and_timings(good):
         "figures/01_good-02-2.png",
         "figures/other-01-1.png",
         "jupyter/kernels/python3/kernel.json",
-        ".results.lock",
+        ".results.json.lock",
+        ".timings.json.lock",
         "results.json",
         "results.csv",
         "timings.json",
@@ -161,6 +162,84 @@ def test_run_prints_progress_and_the_table_of_this_run_alone(good):
     assert row == results.ResultRow(**ROW, note="5")
     (line,) = csv.DictReader((build / "results.csv").read_text(encoding="utf-8").splitlines())
     assert (line["auc"], line["n_nonmembers"]) == ("0.625", "2000")
+
+
+@pytest.mark.slow
+def test_two_runs_of_a_notebook_at_once_both_succeed(tmp_path):
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    # each waits until the other has begun, too
+    waits = f"""
+import os, time
+open(os.path.join({str(begun)!r}, str(os.getpid())), "w").close()
+while len(os.listdir({str(begun)!r})) < 2: time.sleep(0.1)
+"""
+    notebook(tmp_path, "00_both", waits, GOOD.replace("ROW", repr(json.dumps(ROW))), FIGURE,
+             parameters="size = 3")  # fmt: skip
+    build = tmp_path / "build"
+    command = [sys.executable, "-m", "segleak_utils.run", "--no-install", "--only", "00"]
+    command += ["--notebooks", str(tmp_path), "--build", str(build)]
+    shell = {**os.environ, "PYTHONPATH": str(run.ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    runs = [subprocess.Popen(command, env=shell, **pipes) for _ in range(2)]
+    told = [process.communicate(timeout=120) for process in runs]
+    assert [process.returncode for process in runs] == [0, 0], told
+    left = [path.name for path in (build / "notebooks").iterdir()]
+    assert left == ["00_both.ipynb"]
+    assert (build / "html" / "00_both.html").is_file()
+    assert len(list((build / "figures").glob("00_both-*.png"))) == 2
+    assert len(results.read(build)) == 1
+    assert json.loads((build / "timings.json").read_text()).keys() == {"00_both"}
+
+
+def test_a_run_of_one_notebook_keeps_the_others_times_and_a_full_run_does_not(tmp_path, capsys):
+    for name in ("00_a", "01_b"):
+        notebook(tmp_path, name, "1")
+    build = tmp_path / "build"
+    write_whole(build / "timings.json", '{"00_a": 999, "01_b": 888, "09_gone": 777}')
+    execution.run_notebooks(tmp_path, build, only=["00"])
+    times = json.loads((build / "timings.json").read_text())
+    assert times.pop("00_a") < 100 and times == {"01_b": 888, "09_gone": 777}
+    execution.run_notebooks(tmp_path, build, jobs=1)
+    times = json.loads((build / "timings.json").read_text())
+    assert list(times) == ["00_a", "01_b"] and max(times.values()) < 100
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "null"])
+def test_damaged_times_start_anew(tmp_path, text):
+    (tmp_path / "timings.json").write_text(text)
+    execution._note_times(tmp_path, {"00_a": 1.5}, ["01_b"])
+    assert json.loads((tmp_path / "timings.json").read_text()) == {"00_a": 1.5}
+
+
+def test_what_a_killed_run_left_of_a_notebook_is_swept_and_only_that(tmp_path):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = [f".00_a.{dead.pid}.part.ipynb", f".00_a.{os.getpid()}.part.ipynb"]
+    names += [f".01_b.{dead.pid}.part.ipynb", "00_a.ipynb"]
+    for name in names:
+        (folder / name).write_text("{}")
+    execution._sweep(folder, "00_a")
+    assert {path.name for path in folder.iterdir()} == set(names[1:])
+
+
+def test_a_run_says_once_where_its_paths_lead(tmp_path, capsys):
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    for name in ("00_a", "01_b"):
+        cell = 'data_root = "../data"\nexamples = ""'
+        paths = notebook(notebooks, name, "1", parameters=cell)
+    chosen = execution.choose(notebooks)
+    execution._show_paths(execution.plan(chosen, {}))
+    assert capsys.readouterr().out == f"data_root: {tmp_path.resolve() / 'data'}\n"
+    execution._show_paths(
+        execution.plan(chosen, {"data_root": "../../../../../../../../../../etc"})
+    )
+    assert capsys.readouterr().out.startswith("data_root: /")
+    execution._show_paths(execution.plan([paths], {"examples": str(tmp_path / "x" / "..")}))
+    assert f"examples: {tmp_path.resolve()}\n" in capsys.readouterr().out
 
 
 def test_broken_widget_callback_fails_the_run(tmp_path, capsys):

@@ -17,7 +17,7 @@ NONE_YET = pytest.param(None, marks=pytest.mark.skip(reason="no notebooks/NN_*.i
 
 def test_good_values_give_a_frozen_object():
     p = parameters.check("01_victim_inference", preset="full", victim_seed=1, data_root="elsewhere")
-    assert (p.preset, p.victim_seed, p.data_root) == ("full", 1, Path("elsewhere"))
+    assert (p.preset, p.victim_seed, p.data_root) == ("full", 1, Path("elsewhere").resolve())
     with pytest.raises(ValidationError):
         p.seed = 3
 
@@ -47,6 +47,33 @@ def test_bad_value_names_parameter_found_and_expected(notebook, name, value, exp
     with pytest.raises(ValueError) as caught:
         parameters.check(notebook, **{name: value})
     assert f"{notebook}: parameter {name} is {value!r}, expected {expected}" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", parameters.PATHS)
+@pytest.mark.parametrize("value", ["../../etc", "/etc/../etc", "a/./b", "file", "~"])
+def test_a_path_is_resolved_wherever_it_leads(name, value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("no folder")
+    found = getattr(parameters.check("02_structured_loss_map", **{name: value}), name)
+    assert found == (tmp_path / value).resolve() and found.is_absolute() and ".." not in found.parts
+
+
+def test_a_path_that_cannot_be_one_is_named(tmp_path):
+    assert parameters.check("02_structured_loss_map", examples="").examples is None
+    with pytest.raises(ValueError, match="parameter data_root is 3, expected"):
+        parameters.check("00_start_here", data_root=3)
+    with pytest.raises(ValueError, match=r"parameter data_root is .*null"):
+        parameters.check("00_start_here", data_root="a\0b")
+
+
+def test_the_parameters_that_are_paths_are_all_listed():
+    found = {
+        name
+        for model in parameters.MODELS.values()
+        for name, field in model.model_fields.items()
+        if "Path" in str(field.annotation)
+    }
+    assert found == set(parameters.PATHS)
 
 
 def test_unknown_notebook_is_named():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from pathlib import Path
+
 import pytest
 from toy_rows import ROW
 
@@ -48,3 +51,20 @@ def test_damaged_table_is_named(tmp_path):
     (tmp_path / "results.json").write_text('[{"auc": ')
     with pytest.raises(ValueError, match=r"results\.json is not a list of result rows; delete it"):
         results.read(tmp_path)
+
+
+def _record_many(build: Path, who: str) -> None:
+    for k in range(60):
+        results.record([results.ResultRow(**{**ROW, "victim": f"{who} {k}"})], build)
+
+
+def test_of_two_writers_at_once_none_loses_a_row(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_record_many, args=(tmp_path, who)) for who in "ab"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    found = {row.victim for row in results.read(tmp_path)}
+    assert found == {f"{who} {k}" for who in "ab" for k in range(60)}

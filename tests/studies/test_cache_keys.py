@@ -6,6 +6,7 @@ A step is called with small stand-ins, and stopped where it looks for its entry.
 from __future__ import annotations
 
 import ast
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from segleak_utils.attacks import AttackRecipe
 from segleak_utils.attacks.peers import ImageRecipe
@@ -32,6 +34,7 @@ from segleak_utils.studies import (
 )
 from segleak_utils.victims import Recipe
 from segleak_utils.victims.dpsgd import DPRecipe
+from segleak_utils.whole import checksum
 
 STUDIES = Path(cache.__file__).parent
 
@@ -315,3 +318,39 @@ def test_what_was_computed_is_read_again_and_only_then(tmp_path):
         found = cache.cached(tmp_path, "step", key, compute)["values"]
         assert found.tolist() == ([1, 2, 3] if key["seed"] == 0 else [2, 3, 4])
     assert len(made) == 2
+
+
+def spoil(path: Path) -> None:
+    """Turn one bit of the last array over."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", ["bit", "torn", "empty", "another key's", "older"])
+def test_a_spoilt_entry_is_removed_and_computed_again(tmp_path, damage):
+    key = {"seed": 0}
+    cache.keep(tmp_path, "step", key, {"a": np.arange(3.0), "b": np.ones((2, 0), np.float32)})
+    cache.keep(tmp_path, "step", {"seed": 1}, {"a": np.arange(3.0) + 1})
+    path, other = (cache.entry(tmp_path, "step", {"seed": k}) for k in (0, 1))
+    assert cache.kept(tmp_path, "step", key)["a"].tolist() == [0, 1, 2]
+    if damage == "bit":
+        spoil(path)
+    elif damage == "another key's":
+        other.replace(path)
+    elif damage == "older":  # written before entries had checksums
+        save_file({"a": np.arange(3.0)}, path)
+    else:
+        path.write_bytes(path.read_bytes()[:-1] if damage == "torn" else b"")
+    assert cache.kept(tmp_path, "step", key) is None
+    assert not path.exists()
+    found = cache.cached(tmp_path, "step", key, lambda: {"a": np.zeros(1)})
+    assert found["a"].tolist() == [0] and path.exists()
+
+
+def test_the_checksums_cost_little():
+    """At most 60 ms of an entry of 236 MB here; the bound is for a machine ten times as slow."""
+    array = np.zeros(50_000_000, np.uint8)
+    began = time.perf_counter()
+    checksum({"a": array})
+    assert time.perf_counter() - began < 0.5

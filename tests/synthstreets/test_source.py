@@ -10,11 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from segleak_utils.data import Scenes
 from segleak_utils.synthstreets import draw, render_scene
+from segleak_utils.synthstreets.cache import drawn_once
 
 # ---------------------------------------------------------------------------------- SynthStreets
 
@@ -39,11 +41,26 @@ def test_synthstreets_is_the_renderer_cached(tmp_path, monkeypatch):
     assert torch.equal(synth(tmp_path, 5)[1][0], scenes[1][0])
 
 
+def left(caches: Path) -> list[Path]:
+    """What lies there beside the locks."""
+    return [path for path in caches.iterdir() if path.suffix != ".lock"]
+
+
+def shown(root: Path) -> Path:
+    """The one cache that is there."""
+    (cache,) = left(root / "synthstreets")
+    return cache
+
+
+def draw_black(index: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros((32, 64, 3), np.uint8), np.full((32, 64), index, np.uint8)
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "meta", "lost", "stale"])
 def test_a_torn_or_stale_cache_is_drawn_again(tmp_path, damage):
     expected = synth(tmp_path / "whole")[2][0]
     del (scenes := synth(tmp_path))._rows
-    (cache,) = (tmp_path / "synthstreets").iterdir()
+    cache = shown(tmp_path)
     file, meta = cache / "images.npy", cache / "meta.json"
     if damage == "flip":  # the size is right, one byte is not
         content = bytearray(file.read_bytes())
@@ -60,7 +77,7 @@ def test_a_torn_or_stale_cache_is_drawn_again(tmp_path, damage):
     with pytest.warns(UserWarning, match="harbour-s0-0-3.*torn"):
         scenes = synth(tmp_path)
     assert torch.equal(scenes[2][0], expected)
-    assert [path.name for path in cache.parent.iterdir()] == [cache.name]
+    assert shown(tmp_path) == cache
 
 
 def test_a_failed_drawing_leaves_nothing(tmp_path, monkeypatch):
@@ -71,7 +88,7 @@ def test_a_failed_drawing_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("segleak_utils.synthstreets.cache.in_processes", interrupted)
     with pytest.raises(KeyboardInterrupt):
         synth(tmp_path)
-    assert list((tmp_path / "synthstreets").iterdir()) == []
+    assert left(tmp_path / "synthstreets") == []
 
 
 # A script without an `if __name__ == "__main__"` guard, as a user writes it.
@@ -139,8 +156,34 @@ def test_a_drawing_that_is_ended_leaves_no_cache_and_no_worker(tmp_path, end):
         raise
     assert process.returncode != 0
     if end == signal.SIGINT:
-        assert "KeyboardInterrupt" in err and list(caches.iterdir()) == []
+        assert "KeyboardInterrupt" in err and left(caches) == []
+    if end == getattr(signal, "SIGKILL", 9):
+        (half,) = left(caches)
+        name = half.name.removeprefix(".").partition(f".{process.pid}-")[0]
+        others = [caches / f".{name}.{os.getpid()}-abc.part", caches / ".other-v1.999999-abc.part"]
+        for other in others:
+            other.mkdir()
+        drawn_once(caches / name, draw_black, range(3), (32, 64), progress=False)
+        assert sorted(left(caches)) == sorted([*others, caches / name])
+        return
     assert not any(caches.glob("[!.]*"))  # nothing that could be taken for a whole cache
+
+
+@pytest.mark.slow
+def test_of_several_processes_that_want_a_cache_one_draws_it(tmp_path):
+    wanting = [script(tmp_path, 61) for _ in range(4)]
+    told = [process.communicate(timeout=120) for process in wanting]
+    assert [process.returncode for process in wanting] == [0] * 4, told
+    assert len({out for out, _ in told}) == 1
+    assert sum("61/61" in err for _, err in told) == 1
+    assert not any("disk full" in err or "torn" in err for _, err in told)
+    assert shown(tmp_path).name.startswith("harbour")
+
+
+def test_a_folder_that_cannot_be_written_is_an_os_error_that_names_it(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match="file"):
+        synth(tmp_path / "file")
 
 
 def test_synthstreets_refuses_what_it_cannot_draw(tmp_path):

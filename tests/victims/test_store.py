@@ -105,6 +105,57 @@ def test_a_damaged_shard_is_not_read_and_is_written_again(tmp_path):
     assert torch.equal(write(tmp_path / "s", of).posteriors()[:], whole(of)[0].half())
 
 
+def spoil(path: Path, at: int = -1) -> None:
+    """Turn one bit over."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("part", ["losses", "masks", "posteriors"])
+@pytest.mark.parametrize("at", [-1, -1000])  # of the masks and of the posteriors
+def test_a_bit_turned_over_in_a_shard_is_found_when_it_is_read_and_mended(tmp_path, part, at):
+    of = scenes(8)
+    kept, path = write(tmp_path / "s", of), tmp_path / "s" / "00001.safetensors"
+    spoil(path, at)
+    kept = store.Store.open(tmp_path / "s")
+    with pytest.raises(ValueError, match=r"00001\.safetensors is not as it was .* again, it mends"):
+        getattr(kept, part)()[:]
+    assert len(kept.posteriors()[:3]) == 3  # the first shard is sound
+    asked = []
+    kept = write(tmp_path / "s", of, lambda images: asked.append(1) or query(images))
+    assert len(asked) == 2 + 3  # the shard's images, and the estimate
+    assert torch.equal(kept.posteriors()[:], whole(of)[0].half())
+
+
+def test_shards_exchanged_are_not_taken_for_each_other(tmp_path):
+    of = scenes(9)
+    opened = write(tmp_path / "s", of)
+    opened.posteriors()[:]
+    first, second = (tmp_path / "s" / f"0000{k}.safetensors" for k in range(2))
+    first.rename(tmp_path / "aside")
+    second.rename(first)
+    (tmp_path / "aside").rename(second)
+    with pytest.raises(FileNotFoundError, match="2 of 3 shards"):
+        store.Store.open(tmp_path / "s")
+    with pytest.raises(ValueError, match=r"00000\.safetensors is not as it was written"):
+        opened.posteriors()[:]  # though these files have been read before
+    assert torch.equal(write(tmp_path / "s", of).posteriors()[:], whole(of)[0].half())
+
+
+def test_a_shard_is_checked_once_a_process(tmp_path, monkeypatch):
+    write(tmp_path / "s", scenes(8))
+    checked, real = [], store.checksum
+    monkeypatch.setattr(store, "checksum", lambda of: checked.append(1) or real(of))
+    kept = store.Store.open(tmp_path / "s")
+    assert checked == []
+    for _ in range(3):
+        kept.posteriors()[:], kept.losses()
+    assert len(checked) == 3
+    write(tmp_path / "s", scenes(8), lambda images: pytest.fail("all is there"))
+    assert len(checked) == 3
+
+
 def test_answers_of_another_network_are_not_mixed(tmp_path):
     write(tmp_path / "s", scenes(8))
     for other in (scenes(8, seed=1), scenes(9)):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import nn
 from toy_victims import SMALL, scenes_of
 
 from segleak_utils import victims
 from segleak_utils.victims import load_victim, posteriors, read_weights, save_weights, train_victim
+from segleak_utils.victims.networks import Recipe
+from segleak_utils.victims.street import StreetRecipe
+from segleak_utils.victims.weights import checksum_of
 from segleak_utils.whole import replace_file, sha256
 
 # ---- training ------------------------------------------------------------------------------------
@@ -99,15 +105,86 @@ def test_a_file_without_recipe_and_a_missing_one_are_named(trained, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file .*x\.safetensors"):
         load_victim(path)
     save_file({"weight": torch.zeros(2)}, path)
-    assert read_weights(path)[1] == {}
+    assert read_weights(path, sha256(path))[1] == {}
     with pytest.raises(ValueError, match=r"x\.safetensors holds no victim: .*no 'recipe'"):
-        load_victim(path)
+        load_victim(path, sha256(path))
     save_file({"weight": torch.zeros(2)}, path, {"meta": "{half"})
     with pytest.raises(ValueError, match=r"x\.safetensors is not a readable"):
-        load_victim(path)
+        load_victim(path, sha256(path))
     save_weights(trained[0], path, {"recipe": SMALL.model_dump() | {"n_classes": 4}})
     with pytest.raises(ValueError, match=r"x\.safetensors does not fit its own recipe"):
         load_victim(path)
+
+
+def test_weights_that_nothing_vouches_for_are_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file({"weight": torch.zeros(2)}, path, {"meta": "{}"})
+    with pytest.raises(
+        ValueError, match=r"x\.safetensors has no checksum .* expected=\.\.\., from"
+    ):
+        read_weights(path)
+    assert read_weights(path, sha256(path))[1] == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int8])
+def test_a_bit_turned_over_is_found_without_an_expected_hash(tmp_path, dtype):
+    path, net = tmp_path / "x.safetensors", nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
+    save_weights(net, path, {"seed": 3}, dtype)
+    assert read_weights(path)[1] == {"seed": 3}
+    whole = path.read_bytes()
+    for at in (len(whole) - 1, whole.index(b"seed")):  # a weight, and a letter of the meta
+        content = bytearray(whole)
+        content[at] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"x\.safetensors is damaged: .* its header says"):
+            read_weights(path)
+
+
+def named(meta: object, text: str | None = None) -> dict[str, str]:
+    text = json.dumps(meta) if text is None else text
+    return {"meta": text, "checksum": checksum_of({"weight": torch.zeros(2)}, text)}
+
+
+@pytest.mark.parametrize(
+    ("header", "complaint"),
+    [
+        (named(None), "its meta is a NoneType, expected a dict"),
+        (named([1]), "its meta is a list"),
+        (named(None, "[" * 200_000), r"its meta is no JSON \(RecursionError\)"),
+        (named(None, '{"a": ' + "9" * 5000 + "}"), "its meta is no JSON"),
+        (named({"recipe": None}), "its recipe is a NoneType"),
+        (named({"recipe": [1]}), "its recipe is a list"),
+        (named({"recipe": {"n_classes": 10**6}}), "n_classes: .*less than or equal to 255"),
+        (named(None, '{"recipe": {"arch": ' + "[" * 900 + "]" * 900 + "}}"), "arch: .*string"),
+        (named({"recipe": {"encoder": "tu-hf-hub:timm/resnet18"}}), "encoder: .*pattern"),
+        (named({"recipe": {"encoder": "tu-local-dir:."}}), "encoder: .*pattern"),
+        (named({"recipe": {"arch": "../upernet"}}), "arch: .*pattern"),
+    ],
+)
+def test_a_header_that_is_no_recipe_is_a_value_error(tmp_path, header, complaint):
+    path = tmp_path / "x.safetensors"
+    save_file({"weight": torch.zeros(2)}, path, header)
+    with pytest.raises(ValueError, match=rf"x\.safetensors.*{complaint}"):
+        load_victim(path)
+
+
+@pytest.mark.parametrize("steps", [torch.ones(3), torch.ones(2)])
+def test_steps_without_their_weights_are_named(tmp_path, steps):
+    path = tmp_path / "x.safetensors"
+    tensors = {"b.int8_scale": steps} | ({"b": torch.zeros(3, 1)} if len(steps) == 2 else {})
+    save_weights(tensors, path, {})
+    with pytest.raises(ValueError, match=r"x\.safetensors: its int8 steps do not fit"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("made", [Recipe, StreetRecipe])
+@pytest.mark.parametrize(
+    "name", ["", "tu-hf-hub:a/b", "hf_hub:a", "local-dir:x", "a/b", r"a\b", "..", "a\n", "a" * 101]
+)
+def test_a_recipes_encoder_is_a_plain_name(made, name):
+    with pytest.raises(ValidationError, match="encoder"):
+        made(encoder=name)
+    assert made(encoder="tu-resnet50.a1_in1k").encoder == "tu-resnet50.a1_in1k"
 
 
 def test_an_attackers_file_is_no_victim(tmp_path):
