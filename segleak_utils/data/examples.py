@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from segleak_utils.data.classes import CLASSES, VOID
-from segleak_utils.data.imagefiles import Grid
+from segleak_utils.data.imagefiles import Grid, read_labels, read_picture
 from segleak_utils.data.scenes import Scenes
 
 Kind = Literal["sgd", "dpsgd"]
@@ -176,10 +176,9 @@ def values(path: Path) -> Tensor:
 
 def _label(path: Path, answers: Sequence[Path], grid: Grid) -> np.ndarray:
     """The label uint8 [H,W] on the posteriors' grid."""
-    with _opened(path) as file:
-        if file.mode not in ("L", "P"):
-            raise ValueError(f"{path}: pixel mode {file.mode}, expected one channel of labels")
-        label = np.array(file)
+    label = read_labels(path)
+    if label.dtype != np.uint8:
+        raise ValueError(f"{path}: labels of {label.dtype}, expected 8 bits")
     for answer in answers:
         found = stored(answer).shape[1:]
         finer = tuple(FINER * side for side in found)
@@ -203,17 +202,7 @@ def _label(path: Path, answers: Sequence[Path], grid: Grid) -> np.ndarray:
 
 def _picture(path: Path, grid: Grid) -> np.ndarray:
     """The image uint8 [3,H,W], brought to the posteriors' grid."""
-    with _opened(path) as file:
-        image = file.convert("RGB")
+    image = read_picture(path)
     if (image.height, image.width) != tuple(grid):
         image = image.resize(grid[::-1], Image.Resampling.BILINEAR)  # Pillow antialiases
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-
-
-def _opened(path: Path) -> Image.Image:
-    try:
-        file = Image.open(path)
-        file.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
-    return file
