@@ -32,17 +32,22 @@ from segleak_utils.data.imagefiles import (
     read_pair,
 )
 from segleak_utils.data.labels import checked_labels, relabelled
+from segleak_utils.data.twins import Pictures, Row, in_arrays, in_files, refuse_twins
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, eq=False)
 class _Store:
-    """Where the pixels of some scenes are: `read(row)`, their grid, and a key of their content."""
+    """Where the pixels of some scenes are: `read(row)`, their grid, and a key of their content.
+
+    `pictures` tells whether two of them are the same.
+    """
 
     read: Callable[[int], Item]
     shape: Grid
     key: str
+    pictures: Pictures
 
 
 class Scenes(torch.utils.data.Dataset):
@@ -50,7 +55,8 @@ class Scenes(torch.utils.data.Dataset):
 
     `ids`: list of str; `class_names`: tuple of C str; `palette`: uint8 [C, 3]; `groups`: the video
     drive of each frame, or None; `shape`: (H, W), the same for all scenes. ValueError: ids that
-    repeat, lengths that differ, grids that differ, a palette of another form.
+    repeat, one picture under two ids, lengths that differ, grids that differ, a palette of another
+    form.
     """
 
     def __init__(
@@ -79,6 +85,12 @@ class Scenes(torch.utils.data.Dataset):
         shapes = {store.shape for store, _ in self._rows}
         if len(shapes) > 1:
             raise ValueError(f"scenes of different sizes (height, width): {sorted(shapes)}")
+        refuse_twins(self.pictures())
+
+    def pictures(self) -> list[Row]:
+        """Where the picture of each scene is, with its id: for `twins`."""
+        pairs = zip(self._rows, self.ids, strict=True)
+        return [(store.pictures, row, name) for (store, row), name in pairs]
 
     @classmethod
     def from_arrays(
@@ -107,7 +119,7 @@ class Scenes(torch.utils.data.Dataset):
             content = hashlib.sha256(np.ascontiguousarray(images))
             content.update(np.ascontiguousarray(masks))
             source = content.hexdigest()
-        store = _Store(partial(_array_row, images, masks), expected[1:], source)
+        store = _Store(partial(_array_row, images, masks), expected[1:], source, in_arrays(images))
         rows = [(store, row) for row in range(len(images))]
         return cls(rows, ids, class_names, palette, groups)
 
@@ -332,7 +344,8 @@ def files(
     key = f"{source} {size} {[(stat.st_size, stat.st_mtime_ns) for stat in stats]}"
     convert = convert or partial(checked_labels, n_classes=len(class_names))
     read = partial(_file_row, pairs, convert, size, shape)
-    store = _Store(read, shape, hashlib.sha256(key.encode()).hexdigest())
+    pictures = in_files([pair[0] for pair in pairs], [stat.st_size for stat in stats[::2]])
+    store = _Store(read, shape, hashlib.sha256(key.encode()).hexdigest(), pictures)
     return Scenes([(store, row) for row in range(len(pairs))], ids, class_names, palette, groups)
 
 

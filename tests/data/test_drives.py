@@ -27,7 +27,8 @@ def tiny_camvid(tmp_path) -> Path:
     for split, names in frames.items():
         lines = [f"/else/{split}/{n}.png /else/{split}annot/{n}.png" for n in names]
         for k, name in enumerate(names):
-            picture(root / split / f"{name}.png", value=(k, 2, 3), mode="RGB")
+            own = (k, 2, 3 + list(frames).index(split))
+            picture(root / split / f"{name}.png", value=own, mode="RGB")
             picture(root / f"{split}annot" / f"{name}.png", value=11 - k)
         (root / f"{split}.txt").write_text("\n".join(lines) + "\n\n")
     return root
