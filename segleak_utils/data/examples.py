@@ -23,13 +23,15 @@ from PIL import Image
 from torch import Tensor
 
 from segleak_utils.data.classes import CLASSES, VOID
-from segleak_utils.data.imagefiles import Grid
+from segleak_utils.data.imagefiles import Grid, read_labels, read_picture
 from segleak_utils.data.scenes import Scenes
 
 Kind = Literal["sgd", "dpsgd"]
 KINDS: tuple[Kind, ...] = ("sgd", "dpsgd")
 LAYOUT = "{train,val}/{img,label,pred_sgd,pred_dpsgd}/NAME.{png,npy}"
 GROUPS = {"train": "members", "val": "non-members"}
+SUM_TOLERANCE = 1e-2  # how far from 1 the sum over the classes of a posterior may be
+SMALLEST_FLOAT16 = 2.0**-24  # a zero of float16 may be anything below: it costs 16.6 nats
 FINER = 8  # labels may be this many times finer than the posteriors: every 8th pixel is taken
 
 
@@ -139,7 +141,8 @@ def _prediction(label: Path, kind: Kind) -> Path:
 def stored(path: Path) -> np.ndarray:
     """A posterior as it is on file, float [19,H,W], mapped and not yet read.
 
-    Raises ValueError for a file that is torn or no plain array, and for another form.
+    Raises ValueError for a file that is torn, goes on behind its array, or is no plain array, and
+    for another form.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -155,31 +158,61 @@ def stored(path: Path) -> np.ndarray:
             f"{path} has {len(array)} classes, shape {array.shape}; expected [{len(CLASSES)},H,W], "
             "the classes first"
         )
+    behind = path.stat().st_size - array.offset - array.nbytes
+    if behind:
+        raise ValueError(
+            f"{path} goes on for {behind} bytes behind its array {array.shape}, expected none: two "
+            "files in one, or a header that was changed; save it again"
+        )
     return array
 
 
-def values(path: Path) -> Tensor:
-    """The posterior on file, float32 [1,19,H,W], as it is: not divided by its sum.
+def values(path: Path, *, normalise: bool = False) -> Tensor:
+    """The posterior on file, float32 [1,19,H,W], as it is; with `normalise` divided by its sum.
 
-    Raises ValueError for what `stored` refuses, for NaN, infinite or negative values, and for a
-    pixel without any probability.
+    In a file of float16 a zero becomes 2**-24, the smallest number that it can show.
+    Raises ValueError for what `stored` refuses, for NaN, infinite or negative values, for a pixel
+    without any probability, and, without `normalise`, for sums over the classes that are further
+    than 0.01 from 1.
     """
-    posterior = torch.from_numpy(np.array(stored(path), dtype=np.float32))[None]
+    array = stored(path)
+    posterior = torch.from_numpy(np.array(array, dtype=np.float32))[None]
     if not bool(torch.isfinite(posterior).all() and (posterior >= 0).all()):
         raise ValueError(
             f"{path} holds NaN, infinite or negative values; expected posteriors (after softmax)"
         )
-    if not bool((posterior.sum(1) > 0).all()):
+    sums = posterior.sum(1, keepdim=True)
+    if not bool((sums > 0).all()):
         raise ValueError(f"{path} has a pixel where no class has any probability")
+    if normalise:
+        posterior /= sums
+    elif float((sums - 1).abs().max()) > SUM_TOLERANCE:
+        raise ValueError(f"{path}: {_told_by_sums(posterior, sums)}")
+    if array.dtype == np.float16:
+        posterior.clamp_(min=SMALLEST_FLOAT16)
     return posterior
+
+
+def _told_by_sums(posterior: Tensor, sums: Tensor) -> str:
+    """What posteriors seem to be whose sums over the classes are not 1, and what to do."""
+    found = (
+        f"the sums over the classes are {float(sums.min()):.3g} to {float(sums.max()):.3g}, "
+        "expected 1"
+    )
+    for axis, name in ((2, "rows"), (3, "columns")):
+        if float((posterior.sum(axis) - 1).abs().max()) <= SUM_TOLERANCE:
+            return f"{found}, but over the {name} they are 1: apply softmax over the classes, dim 0"
+    return (
+        f"{found}: save the softmax over the classes, not sigmoids or sums of several answers; if "
+        "each pixel only lacks its factor, values(path, normalise=True)"
+    )
 
 
 def _label(path: Path, answers: Sequence[Path], grid: Grid) -> np.ndarray:
     """The label uint8 [H,W] on the posteriors' grid."""
-    with _opened(path) as file:
-        if file.mode not in ("L", "P"):
-            raise ValueError(f"{path}: pixel mode {file.mode}, expected one channel of labels")
-        label = np.array(file)
+    label = read_labels(path)
+    if label.dtype != np.uint8:
+        raise ValueError(f"{path}: labels of {label.dtype}, expected 8 bits")
     for answer in answers:
         found = stored(answer).shape[1:]
         finer = tuple(FINER * side for side in found)
@@ -188,6 +221,7 @@ def _label(path: Path, answers: Sequence[Path], grid: Grid) -> np.ndarray:
                 f"{path} is {label.shape[0]}x{label.shape[1]} and {answer} {found[0]}x{found[1]} "
                 f"(height x width); expected a posterior of {grid[0]}x{grid[1]}, like the first, "
                 f"and a label on the same grid or on one {FINER} times as fine"
+                f"{_turned(label, found)}"
             )
     wrong = np.unique(label[(label >= len(CLASSES)) & (label != VOID)])
     if len(wrong):
@@ -201,19 +235,15 @@ def _label(path: Path, answers: Sequence[Path], grid: Grid) -> np.ndarray:
     return label
 
 
+def _turned(label: np.ndarray, found: Grid) -> str:
+    """A word on a posterior [19,W,H], or nothing."""
+    turned = label.shape[::-1] in (found, tuple(FINER * side for side in found))
+    return "; height and width of the posterior are exchanged: transpose it" if turned else ""
+
+
 def _picture(path: Path, grid: Grid) -> np.ndarray:
     """The image uint8 [3,H,W], brought to the posteriors' grid."""
-    with _opened(path) as file:
-        image = file.convert("RGB")
+    image = read_picture(path)
     if (image.height, image.width) != tuple(grid):
         image = image.resize(grid[::-1], Image.Resampling.BILINEAR)  # Pillow antialiases
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-
-
-def _opened(path: Path) -> Image.Image:
-    try:
-        file = Image.open(path)
-        file.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as an image ({error})") from error
-    return file

@@ -7,6 +7,7 @@ train a victim, and give a figure, without anyone noticing.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -151,3 +152,43 @@ def checked_labels(mask: np.ndarray, name: str, n_classes: int, void: int = VOID
         found = ", ".join(map(str, np.unique(mask[wrong])[:3]))
         raise ValueError(f"{name}: label {found}; expected 0..{n_classes - 1}, or {void} for void")
     return np.where(mask == void, VOID, mask).astype(np.uint8)
+
+
+def relabelled(
+    ids: np.ndarray,
+    name: str,
+    n_classes: int,
+    mapping: Mapping[int, int] | None = None,
+    void: Sequence[int] = (VOID,),
+) -> np.ndarray:
+    """Stored ids, integer [...], as labels uint8 [...] of 0..n_classes-1, or 255 where `void`.
+
+    Without `mapping` (stored id -> label) the ids are the labels. ValueError, naming the ids:
+    those that are neither mapped nor void.
+
+    >>> relabelled(np.array([0, 255, 7]), "a.png", 2, {0: 0, 255: 1}, void=(7,))
+    array([  0,   1, 255], dtype=uint8)
+    """
+    known = {c: c for c in range(n_classes)} if mapping is None else dict(mapping)
+    known |= dict.fromkeys(void, VOID)
+    stored = np.array(sorted(known), np.int64)
+    if ids.dtype == np.uint8:  # by a table: a search takes many times as long
+        small = stored[stored < 256]
+        table, there = np.zeros(256, np.uint8), np.zeros(256, bool)
+        table[small], there[small] = [known[i] for i in small.tolist()], True
+        labels, found = table[ids], there[ids]
+    else:
+        at = np.searchsorted(stored, ids).clip(max=len(stored) - 1)
+        labels, found = (
+            np.array([known[i] for i in stored.tolist()], np.uint8)[at],
+            stored[at] == ids,
+        )
+    if not found.all():
+        wrong = ", ".join(map(str, np.unique(ids[~found])[:3]))
+        classes = f"0..{n_classes - 1}" if mapping is None else f"an id of mapping {dict(mapping)}"
+        voids = ", ".join(map(str, void))
+        raise ValueError(
+            f"{name}: label {wrong}; expected {classes}{', or ' * bool(void)}{voids}"
+            f"{' for void' * bool(void)}"
+        )
+    return labels

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -18,20 +19,35 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from segleak_utils.checks.numbers import count
 from segleak_utils.data.classes import PALETTE, VOID
-from segleak_utils.data.imagefiles import Convert, Grid, Item, Pair, grid, read_pair
-from segleak_utils.data.labels import checked_labels
+from segleak_utils.data.imagefiles import (
+    Convert,
+    Grid,
+    Item,
+    Pair,
+    grid,
+    label_header,
+    read_labels,
+    read_pair,
+)
+from segleak_utils.data.labels import checked_labels, relabelled
+from segleak_utils.data.twins import Pictures, Row, in_arrays, in_files, refuse_twins
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, eq=False)
 class _Store:
-    """Where the pixels of some scenes are: `read(row)`, their grid, and a key of their content."""
+    """Where the pixels of some scenes are: `read(row)`, their grid, and a key of their content.
+
+    `pictures` tells whether two of them are the same.
+    """
 
     read: Callable[[int], Item]
     shape: Grid
     key: str
+    pictures: Pictures
 
 
 class Scenes(torch.utils.data.Dataset):
@@ -39,7 +55,8 @@ class Scenes(torch.utils.data.Dataset):
 
     `ids`: list of str; `class_names`: tuple of C str; `palette`: uint8 [C, 3]; `groups`: the video
     drive of each frame, or None; `shape`: (H, W), the same for all scenes. ValueError: ids that
-    repeat, lengths that differ, grids that differ, a palette of another form.
+    repeat, one picture under two ids, lengths that differ, grids that differ, a palette of another
+    form.
     """
 
     def __init__(
@@ -68,6 +85,12 @@ class Scenes(torch.utils.data.Dataset):
         shapes = {store.shape for store, _ in self._rows}
         if len(shapes) > 1:
             raise ValueError(f"scenes of different sizes (height, width): {sorted(shapes)}")
+        refuse_twins(self.pictures())
+
+    def pictures(self) -> list[Row]:
+        """Where the picture of each scene is, with its id: for `twins`."""
+        pairs = zip(self._rows, self.ids, strict=True)
+        return [(store.pictures, row, name) for (store, row), name in pairs]
 
     @classmethod
     def from_arrays(
@@ -96,7 +119,7 @@ class Scenes(torch.utils.data.Dataset):
             content = hashlib.sha256(np.ascontiguousarray(images))
             content.update(np.ascontiguousarray(masks))
             source = content.hexdigest()
-        store = _Store(partial(_array_row, images, masks), expected[1:], source)
+        store = _Store(partial(_array_row, images, masks), expected[1:], source, in_arrays(images))
         rows = [(store, row) for row in range(len(images))]
         return cls(rows, ids, class_names, palette, groups)
 
@@ -178,13 +201,18 @@ def folder(
     palette: np.ndarray | None = None,
     size: Grid | None = None,
     name: str = "",
+    mapping: Mapping[int, int] | None = None,
+    void: int | Sequence[int] | None = None,
 ) -> Scenes:
     """Any folder of images with a folder of PNG label masks (ids 0..C-1, 255 = void), by stem.
 
-    Files are read on demand. An id is the stem, or `name/stem`: name the folders when two of
-    them meet in one `Split` and their stems coincide. FileNotFoundError: no such folder;
-    ValueError: no class count, partners missing (up to 3 named), sizes that differ. A label out of
-    range or an unreadable file is a ValueError when the item is read.
+    `mapping`: stored id -> label, for masks with other ids; `void`: the stored ids that do not
+    count. Left out it is 255, and where 255 occurs, masks are read until each class has been seen:
+    in masks of 0 and 255, 255 is a class. Files are read on demand. An id is the stem, or
+    `name/stem`: name the folders when two of them meet in one `Split` and their stems coincide.
+    FileNotFoundError: no such folder. ValueError: no class count, partners missing (up to 3 named),
+    sizes or palettes that differ, a mapping to no class, 255 that may be a class, one picture under
+    two names. A label that is not known or an unreadable file is a ValueError when it is read.
     """
     if class_names is None:
         if n_classes is None:
@@ -193,24 +221,101 @@ def folder(
     if n_classes not in (None, len(class_names)):
         raise ValueError(f"{len(class_names)} class_names, but n_classes is {n_classes}")
     size = checked_size(size)
+    mapping, numbers = _checked_ids(len(class_names), mapping, void)
     found = _by_stem(images, IMAGE_SUFFIXES), _by_stem(masks, (".png",))
     for here, there, kind in ((*found, "mask"), (*found[::-1], "image")):
-        alone = [str(here[stem]) for stem in sorted(here.keys() - there.keys())]
-        if alone:
-            raise ValueError(f"{len(alone)} without {kind} of the same stem: {alone[:3]}")
-    stems = sorted(found[0])
-    if not stems:
+        _expect_partners(here, there, kind)
+    if not found[0]:
         raise ValueError(f"{images}: no images ({', '.join(IMAGE_SUFFIXES)})")
-    pairs = [(found[0][stem], found[1][stem]) for stem in stems]
+    pairs = [(found[0][stem], found[1][stem]) for stem in sorted(found[0])]
+    _check_headers(pairs, size)
+    told = {"n_classes": len(class_names), "mapping": mapping, "void": numbers}
+    convert = partial(relabelled, **told)
+    if void is None and numbers:
+        _check_void([mask for _, mask in pairs], convert, mapping, class_names)
+    ids = [f"{name}/{stem}" if name else stem for stem in sorted(found[0])]
+    source = "folder" if mapping is None and numbers == (VOID,) else f"folder {mapping} {numbers}"
+    return files(pairs, ids, class_names, palette, convert=convert, size=size, source=source)
+
+
+def _checked_ids(
+    n_classes: int, mapping: Mapping[int, int] | None, void: int | Sequence[int] | None
+) -> tuple[dict[int, int] | None, tuple[int, ...]]:
+    """The mapping, sorted, and the stored ids that are void; ValueError for one that is neither."""
+    count(n_classes, "n_classes", 1, VOID)
+    if mapping is not None:
+        if not mapping:
+            raise ValueError("mapping is empty, expected stored id -> label, or None")
+        told = {count(i, "an id of mapping"): label for i, label in mapping.items()}
+        high = n_classes - 1
+        mapping = {i: count(told[i], f"mapping[{i}]", high=high) for i in sorted(told)}
+    if void is None:
+        return mapping, () if VOID in (mapping or ()) else (VOID,)
+    numbers = tuple(count(i, "void") for i in ([void] if np.ndim(void) == 0 else void))
+    both = sorted(set(numbers) & set(mapping or ()))
+    if both:
+        raise ValueError(f"{both} are void and in mapping; take them out of one of the two")
+    return mapping, numbers
+
+
+def _expect_partners(here: Mapping[str, Path], there: Mapping[str, Path], kind: str) -> None:
+    """ValueError unless each stem has its partner; it tells a partner of another case."""
+    alone = sorted(here.keys() - there.keys())
+    if not alone:
+        return
+    cases = {stem.casefold(): path for stem, path in there.items()}
+    near = [str(cases[stem.casefold()]) for stem in alone if stem.casefold() in cases]
+    hint = f"; {near[0]} differs in upper and lower case: rename it" if near else ""
+    some = [str(here[stem]) for stem in alone[:3]]
+    raise ValueError(f"{len(alone)} without {kind} of the same stem: {some}{hint}")
+
+
+def _check_headers(pairs: Sequence[Pair], size: Grid | None) -> None:
+    """ValueError unless the grids fit, and the palettes, as far as they go, are the same."""
     with ThreadPoolExecutor() as threads:
-        grids = list(threads.map(lambda pair: (grid(pair[0]), grid(pair[1])), pairs))
-    for pair, (image, mask) in zip(pairs, grids, strict=True):
+        headers = list(threads.map(lambda pair: (grid(pair[0]), *label_header(pair[1])), pairs))
+    first, longest, whose = headers[0][0], b"", None
+    for pair, (image, mask, colours) in zip(pairs, headers, strict=True):
         if image != mask:
             raise ValueError(f"{pair[1]}: mask is {mask}, its image {image} (height, width)")
-        if size is None and image != grids[0][0]:
-            raise ValueError(f"{pair[0]}: {image}, but {pairs[0][0]} is {grids[0][0]}; give size=")
-    ids = [f"{name}/{stem}" if name else stem for stem in stems]
-    return files(pairs, ids, class_names, palette, size=size, source="folder")
+        if size is None and image != first:
+            raise ValueError(f"{pair[0]}: {image}, but {pairs[0][0]} is {first}; give size=")
+        if not (colours.startswith(longest) or longest.startswith(colours)):
+            raise ValueError(
+                f"{whose} and {pair[1]} have different palettes: one number may be two classes; "
+                "save the masks with one palette, or as grey pictures of their ids"
+            )
+        if len(colours) > len(longest):
+            longest, whose = colours, pair[1]
+
+
+def _check_void(
+    masks: Sequence[Path],
+    convert: Convert,
+    mapping: Mapping[int, int] | None,
+    class_names: Sequence[str],
+) -> None:
+    """ValueError if 255, which nobody called void, occurs and one of the classes never does.
+
+    Masks are read only until all the classes have been seen.
+    """
+    seen, first = np.zeros(256, bool), None
+    for path in masks:
+        here = np.bincount(convert(read_labels(path), str(path)).ravel(), minlength=256) > 0
+        seen |= here
+        if first is None and here[VOID]:
+            first = path
+        if seen[: len(class_names)].all():
+            return
+    absent = np.flatnonzero(~seen[: len(class_names)]).tolist()
+    if first is None:
+        return
+    known = {c: c for c in range(len(class_names)) if seen[c]} if mapping is None else mapping
+    raise ValueError(
+        f"{first}: 255 occurs, and no mask has class {absent[0]} ({class_names[absent[0]]!r}): is "
+        f"255 void or a class? If it is a class, give mapping={dict(known) | {VOID: absent[0]}}; "
+        "if it is void and the class just absent, void=255"
+    )
 
 
 def files(
@@ -239,18 +344,26 @@ def files(
     key = f"{source} {size} {[(stat.st_size, stat.st_mtime_ns) for stat in stats]}"
     convert = convert or partial(checked_labels, n_classes=len(class_names))
     read = partial(_file_row, pairs, convert, size, shape)
-    store = _Store(read, shape, hashlib.sha256(key.encode()).hexdigest())
+    pictures = in_files([pair[0] for pair in pairs], [stat.st_size for stat in stats[::2]])
+    store = _Store(read, shape, hashlib.sha256(key.encode()).hexdigest(), pictures)
     return Scenes([(store, row) for row in range(len(pairs))], ids, class_names, palette, groups)
 
 
 def _by_stem(directory: str | Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    """The files of a folder with one of these suffixes; ValueError if two share a stem."""
+    """The files of a folder with one of these suffixes, by stem in Unicode's composed form.
+
+    Hidden files (`._NAME.png`, which archives of other systems bring along) are none of them.
+    ValueError if two share a stem.
+    """
     if not Path(directory).is_dir():
         raise FileNotFoundError(f"{directory}: no such folder")
     files: dict[str, Path] = {}
     for path in sorted(Path(directory).iterdir()):
-        if path.suffix.lower() in suffixes and files.setdefault(path.stem, path) != path:
-            raise ValueError(f"{path} and {files[path.stem]} have the same stem")
+        if path.name.startswith(".") or path.suffix.lower() not in suffixes:
+            continue
+        stem = unicodedata.normalize("NFC", path.stem)
+        if files.setdefault(stem, path) != path:
+            raise ValueError(f"{path} and {files[stem]} have the same stem; rename or remove one")
     return files
 
 

@@ -6,13 +6,15 @@ from dataclasses import dataclass, fields
 from itertools import combinations
 
 from segleak_utils.data.scenes import Scenes
+from segleak_utils.data.twins import refuse_twins
 
 
 @dataclass(frozen=True)
 class Split:
     """Who trained on what: four disjoint lists of scenes, and two for early stopping.
 
-    ValueError, naming the lists, if one is empty, two share an id, or their classes differ.
+    ValueError, naming the lists, if one is empty, two share an id or a picture, or their classes
+    differ.
     """
 
     victim_members: Scenes
@@ -34,6 +36,8 @@ class Split:
             if scenes.class_names != others.class_names:
                 found = f"{scenes.n_classes} {scenes.class_names} and {others.class_names}"
                 raise ValueError(f"{name} and {other} have different classes: {found}")
+        lists = self.lists().items()
+        refuse_twins((p, r, f"{name}: {i}") for name, s in lists for p, r, i in s.pictures())
 
     def lists(self) -> dict[str, Scenes]:
         """The lists by name, without the held-out ones that are None."""

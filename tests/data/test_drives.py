@@ -27,7 +27,8 @@ def tiny_camvid(tmp_path) -> Path:
     for split, names in frames.items():
         lines = [f"/else/{split}/{n}.png /else/{split}annot/{n}.png" for n in names]
         for k, name in enumerate(names):
-            picture(root / split / f"{name}.png", value=(k, 2, 3), mode="RGB")
+            own = (k, 2, 3 + list(frames).index(split))
+            picture(root / split / f"{name}.png", value=own, mode="RGB")
             picture(root / f"{split}annot" / f"{name}.png", value=11 - k)
         (root / f"{split}.txt").write_text("\n".join(lines) + "\n\n")
     return root
@@ -94,11 +95,11 @@ def archive(path: Path, *names: str) -> str:
 
 def test_download_camvid(tmp_path):
     names = ["T-master/README.md", "T-master/CamVid/train.txt", "T-master/CamVid/train/a.png"]
-    url = archive(tmp_path / "a.zip", *names, "T-master/CamVid/../../bad.txt")
+    url = archive(tmp_path / "a.zip", "T-master/CamVid/", *names)
     target = download_camvid(tmp_path / "set" / "camvid", url)
     found = sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file())
     assert found == ["train.txt", str(Path("train", "a.png"))]
-    assert not list(tmp_path.rglob("bad.txt")) and not list(tmp_path.rglob("README.md"))
+    assert not list(tmp_path.rglob("README.md"))
     with pytest.raises(FileExistsError, match="camvid exists already"):
         download_camvid(target, url)
 
@@ -113,3 +114,39 @@ def test_download_camvid_errors(tmp_path):
     with pytest.raises(RuntimeError, match=r"no CamVid/train\.txt"):
         download_camvid(target, archive(tmp_path / "b.zip", "T-master/README.md"))
     assert list((tmp_path / "set").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "T-master/CamVid/../../bad.txt",
+        "T-master/CamVid//{outside}/bad.txt",
+        "/T-master/CamVid/bad.txt",
+        "T-master/CamVid/C:/bad.txt",
+        "C:bad.txt",
+        "T-master/CamVid/..\\..\\bad.txt",
+        "../bad.txt",
+    ],
+)
+def test_members_that_lead_elsewhere_are_refused(tmp_path, name):
+    name = name.format(outside=tmp_path.as_posix().lstrip("/"))
+    url = archive(tmp_path / "a.zip", "T-master/CamVid/train.txt", name)
+    with pytest.raises(RuntimeError, match=r"a\.zip: member '.*bad\.txt' may lead out"):
+        download_camvid(tmp_path / "set" / "camvid", url)
+    assert not list(tmp_path.rglob("*bad.txt")) and list((tmp_path / "set").iterdir()) == []
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+    path, target = tmp_path / "a.zip", tmp_path / "set" / "camvid"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("T-master/CamVid/train.txt", "x")
+        opened.writestr("T-master/CamVid/zeros.bin", bytes(10**6))
+    match = r"unpacks to 1000001 bytes, expected at most \d+ of \d+ fetched .*zeros\.bin"
+    with pytest.raises(RuntimeError, match=match):
+        download_camvid(target, path.as_uri())
+    assert list((tmp_path / "set").iterdir()) == []
+    monkeypatch.setattr("segleak_utils.data.drives.RATIO", 10**4)
+    assert download_camvid(target, path.as_uri()).is_dir()
+    monkeypatch.setattr("segleak_utils.data.drives.LARGEST", 10**6)
+    with pytest.raises(RuntimeError, match="expected at most 1000000 of"):
+        download_camvid(tmp_path / "set" / "again", path.as_uri())

@@ -140,7 +140,7 @@ def test_resizing_mixes_no_labels(plain):
     mask[:, 4:] = 200
     mask[0] = 255
     Image.fromarray(mask).save(plain[1] / "a.png")
-    found = folder(*plain, n_classes=201, size=(5, 7))[0][1].unique().tolist()
+    found = folder(*plain, n_classes=201, size=(5, 7), void=255)[0][1].unique().tolist()
     assert set(found) <= {0, 200, 255} and 200 in found
 
 
