@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from segleak_utils.checks import numbers
 from segleak_utils.checks.numbers import count
 from segleak_utils.data.classes import PALETTE, VOID
 from segleak_utils.data.imagefiles import (
@@ -109,6 +110,11 @@ class Scenes(torch.utils.data.Dataset):
         `source` says what the pixels follow from; without it their content is hashed. ValueError
         for another type or form.
         """
+        for name, given in (("images", images), ("masks", masks)):
+            if not isinstance(given, np.ndarray):
+                raise ValueError(
+                    f"{name} are {type(given).__name__}; expected a NumPy array, uint8"
+                )
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
             found = f"{images.dtype} {images.shape}"
             raise ValueError(f"images are {found}, expected uint8 [N, 3, H, W]")
@@ -159,14 +165,14 @@ class Scenes(torch.utils.data.Dataset):
     def subset(self, indices: Iterable[int]) -> Scenes:
         """The scenes at these positions, in the order given, or where a bool [N] says so.
 
-        ValueError for booleans of another number than there are scenes.
+        ValueError for positions outside 0..N-1, or another number of booleans than scenes.
         """
         chosen = list(indices)
         if chosen and all(isinstance(i, bool | np.bool_) for i in chosen):
             if len(chosen) != len(self):
                 raise ValueError(f"{len(chosen)} booleans for {len(self)} scenes; expected as many")
             chosen = np.flatnonzero(chosen)
-        chosen = [int(i) for i in chosen]
+        chosen = [numbers.count(i, "a position", 0, len(self) - 1) for i in chosen]
         groups = None if self.groups is None else [self.groups[i] for i in chosen]
         rows, ids = [self._rows[i] for i in chosen], [self.ids[i] for i in chosen]
         return Scenes(rows, ids, self.class_names, self.palette, groups)
