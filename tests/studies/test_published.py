@@ -20,7 +20,7 @@ from PIL import Image
 from segleak_utils import attacks, representations, studies, victims
 from segleak_utils.attacks import patchnets
 from segleak_utils.data import CLASSES
-from segleak_utils.data.examples import read
+from segleak_utils.data.examples import read, values
 from segleak_utils.defenses import Release
 from segleak_utils.running import execution, parameters, results
 from segleak_utils.studies import asking, experiment, frontier, networks, published, standard
@@ -297,15 +297,22 @@ def test_a_recorded_victim_answers_with_what_is_on_file(whole):
         victim(images + 1e-3)
 
 
-def test_unnormalised_posteriors_and_zeros_come_out_as_a_distribution(folder):
+def test_zeros_come_out_as_a_distribution_and_unnormalised_posteriors_are_refused(folder):
     path = folder / "train" / "pred_sgd" / "train0.npy"
-    raw = np.load(path).astype(np.float64) * 2
+    raw = np.load(path).astype(np.float64)
     raw[3] = 0
-    np.save(path, raw)
+    np.save(path, raw / raw.sum(0))
     of = read(folder)
-    found = victims.posteriors(victims.recorded(of, "sgd"), of.members[0][0][None])[0].numpy()
+    victim, image = victims.recorded(of, "sgd"), of.members[0][0][None]
+    found = victims.posteriors(victim, image)[0].numpy()
     np.testing.assert_allclose(found, raw / raw.sum(0), atol=1e-6)
     assert found[3].max() < 1e-29
+    np.save(path, raw * 2)
+    with pytest.raises(
+        ValueError, match=r"train0\.npy: the sums over the classes are .* to 2, exp"
+    ):
+        victim(image)
+    np.testing.assert_allclose(values(path, normalise=True)[0], raw / raw.sum(0), atol=1e-6)
 
 
 def test_outputs_pass_a_release(whole):

@@ -314,7 +314,7 @@ def test_what_does_not_go_together_is_refused(tmp_path, monkeypatch):
 
 
 def test_members_without_a_label_give_no_nan():
-    images = np.zeros((4, 3, 32, 64), np.uint8)
+    images = np.arange(4, dtype=np.uint8).repeat(3 * 32 * 64).reshape(4, 3, 32, 64)
     void = Scenes.from_arrays(images, np.full((4, 32, 64), VOID, np.uint8), list("abcd"), NAMES)
     model, history = trained(members=void)
     assert [h["loss"] for h in history] == [0, 0]

@@ -158,6 +158,7 @@ def test_scenes_that_do_not_fit_the_recipe_are_refused():
 
 def test_held_out_scenes_without_a_label_are_refused():
     images = np.zeros((2, 3, 32, 64), np.uint8)
+    images[1] = 1
     void = Scenes.from_arrays(images, np.full((2, 32, 64), VOID, np.uint8), ["a", "b"], NAMES)
     with pytest.raises(ValueError, match="held-out"):
         train_victim(SMALL, scenes_of(4), void, seed=0, progress=None)
