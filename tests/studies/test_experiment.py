@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from segleak_utils import data, synthstreets, victims
+from segleak_utils import synthstreets, victims
 from segleak_utils.attacks import AttackRecipe
 from segleak_utils.attacks.contests import BLIND, GLOBAL, LOGISTIC, Contest, patch_attack
 from segleak_utils.attacks.patchnets import REPRESENTATIONS, PatchNet
@@ -36,6 +36,7 @@ from segleak_utils.studies.standard import default_contest, rows
 from segleak_utils.studies.weights import train_weights
 from segleak_utils.victims import Recipe
 from segleak_utils.victims.dpsgd import DPRecipe, epsilon
+from segleak_utils.whole import sha256
 
 SHIPPED = WEIGHTS
 SHADOW = "shadow-dependent-0"
@@ -283,7 +284,7 @@ def test_what_is_shipped_is_whole_and_documented(entries):
     assert files <= set(entries)
     for name in files:
         path, entry = SHIPPED / f"{name}.safetensors", entries[name]
-        assert data.sha256(path) == entry["sha256"], name
+        assert sha256(path) == entry["sha256"], name
         _, meta = victims.read_weights(path, entry["sha256"])
         assert meta == {key: value for key, value in entry.items() if key != "sha256"}, name
         assert {"torch", "timm", "numpy", "segmentation-models-pytorch"} == set(entry["versions"])

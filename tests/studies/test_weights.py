@@ -11,13 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from segleak_utils import data
 from segleak_utils.attacks.patchnets import CALIBRATED_MAP
 from segleak_utils.studies import Plan, Sizes, beyond, experiment, weights
 from segleak_utils.studies.experiment import network
 from segleak_utils.studies.patchattacks import attacker_name
 from segleak_utils.studies.shelf import manifest
 from segleak_utils.victims import Recipe
+from segleak_utils.whole import sha256
 
 
 @pytest.mark.slow
@@ -37,7 +37,7 @@ def test_two_networks_are_trained_in_two_processes(tmp_path, monkeypatch):
     assert manifest(plan.weights).keys() == set(names)
     assert not any((plan.build / "training").iterdir())
     for name in names:
-        assert network(plan, name).sha256 == data.sha256(plan.weights / f"{name}.safetensors")
+        assert network(plan, name).sha256 == sha256(plan.weights / f"{name}.safetensors")
 
 
 def test_the_attackers_on_the_calibrated_map_are_trained_too(tmp_path, monkeypatch):
