@@ -75,6 +75,7 @@ def _ship_many(folder: Path, who: int) -> None:
             weights._adopt(Plan(weights=folder), Plan(weights=apart))
 
 
+@pytest.mark.slow
 def test_of_four_writers_at_once_none_loses_an_entry(tmp_path):
     context, folder = multiprocessing.get_context("spawn"), tmp_path / "weights"
     writers = [context.Process(target=_ship_many, args=(folder, who)) for who in range(4)]
