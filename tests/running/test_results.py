@@ -58,6 +58,7 @@ def _record_many(build: Path, who: str) -> None:
         results.record([results.ResultRow(**{**ROW, "victim": f"{who} {k}"})], build)
 
 
+@pytest.mark.slow
 def test_of_two_writers_at_once_none_loses_a_row(tmp_path):
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_record_many, args=(tmp_path, who)) for who in "ab"]

@@ -61,13 +61,13 @@ def test_what_is_made_from_another_is_forgotten_with_it(tmp_path):
     assert shelf.manifest(tmp_path).keys() == {"c"}
 
 
-def _ship_many(folder: Path, who: int, how: str) -> None:
+def _ship_many(folder: Path, who: int) -> None:
     torch.set_num_threads(1)
     for k in range(30):
         name, tensors = f"net-{who}-{k}", {"w": torch.tensor([who, k], dtype=torch.float32)}
-        if how == "ship":
+        if k % 3 == 0:
             shelf.ship(folder, name, tensors, {"who": who})
-        elif how == "manifest":
+        elif k % 3 == 1:
             shelf.write_manifest(folder, {name: {**ENTRY, "who": who}})
         else:
             apart = folder.parent / f"apart-{who}-{k}"
@@ -75,25 +75,23 @@ def _ship_many(folder: Path, who: int, how: str) -> None:
             weights._adopt(Plan(weights=folder), Plan(weights=apart))
 
 
-@pytest.mark.parametrize("how", ["ship", "manifest", "adopt"])
-def test_of_four_writers_at_once_none_loses_an_entry(tmp_path, how):
-    context = multiprocessing.get_context("spawn")
-    folder = tmp_path / "weights"
-    writers = [context.Process(target=_ship_many, args=(folder, who, how)) for who in range(4)]
+@pytest.mark.slow
+def test_of_four_writers_at_once_none_loses_an_entry(tmp_path):
+    context, folder = multiprocessing.get_context("spawn"), tmp_path / "weights"
+    writers = [context.Process(target=_ship_many, args=(folder, who)) for who in range(4)]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
     assert [writer.exitcode for writer in writers] == [0] * 4
     entries = shelf.manifest(folder)
-    assert entries.keys() == {f"net-{who}-{k}" for who in range(4) for k in range(30)}
-    assert list(entries) == sorted(entries)
-    if how != "manifest":
-        for name, entry in entries.items():
-            path = shelf.shipped(folder, name)
+    assert list(entries) == sorted(f"net-{who}-{k}" for who in range(4) for k in range(30))
+    for name, entry in entries.items():
+        path = shelf.shipped(folder, name)
+        if path is not None:
             assert sha256(path) == entry["sha256"]
-        assert read_weights(path)[1]["who"] == entry["who"]
-    assert not list(folder.glob("*.part"))
+            assert read_weights(path)[1]["who"] == entry["who"]
+    assert len(list(folder.glob("*.safetensors"))) == 80 and not list(folder.glob("*.part"))
 
 
 def test_a_lock_beside_the_manifest_disturbs_neither_git_nor_listings(tmp_path):
