@@ -221,8 +221,7 @@ def train_network(run: Run, name: str) -> None:
         meta |= {"train_loss": [round(h["loss"], 4) for h in history]}
         path = run.plan.weights / f"{name}.safetensors"
         digest = street.save_street_victim(model, path, recipe, meta)
-        entries = shelf.manifest(run.plan.weights) | {name: {"sha256": digest, **meta}}
-        shelf.write_manifest(run.plan.weights, entries)
+        shelf.write_manifest(run.plan.weights, {name: {"sha256": digest, **meta}})
         (run.folder / "checkpoints" / f"{name}.pt").unlink(missing_ok=True)
 
 

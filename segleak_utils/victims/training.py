@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,9 +86,7 @@ def train_victim(
             run["epoch"] += 1
             record["epoch"] = run["epoch"]
             if run["epoch"] % recipe.check_every == 0 or run["epoch"] == recipe.epochs:
-                record["held_out_miou"] = mean_iou(model, held_out)
-                if math.isnan(record["held_out_miou"]):
-                    raise ValueError("the held-out scenes have no labelled pixel: all are void")
+                record["held_out_miou"] = _held_out_miou(model, held_out)
                 better = record["held_out_miou"] > run["best"]
                 run["waited"] = 0 if better else run["waited"] + 1
                 if better:
@@ -104,6 +101,13 @@ def train_victim(
                 replace_file(checkpoint, lambda part, state=state: torch.save(state, part))
     model.load_state_dict(run["weights"])
     return model.eval(), run["history"]
+
+
+def _held_out_miou(model: nn.Module, held_out: Scenes) -> float:
+    try:
+        return mean_iou(model, held_out)
+    except ValueError as error:
+        raise ValueError(f"the held-out scenes cannot be looked at: {error}") from error
 
 
 def _identity(recipe: Recipe, members: Scenes, held_out: Scenes, seed: int) -> str:

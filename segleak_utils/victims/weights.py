@@ -40,8 +40,9 @@ def save_weights(
         name: (value.to(whole) if value.is_floating_point() else value).cpu().contiguous()
         for name, value in tensors.items()
     }
-    text = json.dumps(meta, sort_keys=True)
-    header = {"meta": text, "checksum": checksum_of(tensors, text)}
+    known = {"checksum": checksum_of(tensors, json.dumps(meta, sort_keys=True))}
+    # one entry: several would come in any order, and the file would have another SHA-256 each time
+    header = {"meta": json.dumps(meta | known, sort_keys=True)}
     replace_file(path, lambda part: save_file(tensors, part, header))
     return sha256(path)
 
@@ -100,7 +101,8 @@ def read_weights(path: Path, expected: str | None = None) -> tuple[dict[str, Ten
             header = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    said, text = header.get("checksum"), header.get("meta", "{}")
+    meta = _meta(path, header.get("meta", "{}"))
+    said, text = meta.pop("checksum", None), json.dumps(meta, sort_keys=True)
     if said is None and expected is None:
         raise ValueError(
             f"{path} has no checksum in its header, so nothing vouches for it; give its SHA-256, "
@@ -111,7 +113,6 @@ def read_weights(path: Path, expected: str | None = None) -> tuple[dict[str, Ten
             f"{path} is damaged: its weights come to checksum {comes_to}, its header says {said}; "
             "restore it, or retrain it"
         )
-    meta = _meta(path, text)
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     try:
         return _from_steps(state), meta
