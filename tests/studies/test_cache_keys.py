@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from toy_victims import SMALL, scenes_of
 
 from segleak_utils.attacks import AttackRecipe
 from segleak_utils.attacks.peers import ImageRecipe
@@ -32,7 +33,8 @@ from segleak_utils.studies import (
     protected,
     standard,
 )
-from segleak_utils.victims import Recipe
+from segleak_utils.studies.networks import Network
+from segleak_utils.victims import Recipe, build_victim
 from segleak_utils.victims.dpsgd import DPRecipe
 from segleak_utils.whole import checksum
 
@@ -354,3 +356,15 @@ def test_the_checksums_cost_little():
     began = time.perf_counter()
     checksum({"a": array})
     assert time.perf_counter() - began < 0.5
+
+
+def test_a_network_is_known_by_its_weights_whatever_it_is_called(tmp_path, monkeypatch):
+    """Two models under one string for a SHA-256 once got each other's loss maps."""
+    monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path))
+    members, nonmembers = scenes_of(2), scenes_of(2, 1)
+    one, two = (build_victim(SMALL, seed=seed).eval() for seed in (1, 2))
+    nets = [Network("x", net, {}, "", members, nonmembers) for net in (one, two)]
+    first, second = (asking.loss_outputs(plan_of(), net).loss_maps for net in nets)
+    assert not first.equal(second)
+    again = Network("y", one, {}, "other", members, nonmembers)
+    assert again.identity == nets[0].identity != nets[1].identity

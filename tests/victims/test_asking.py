@@ -137,6 +137,13 @@ def test_an_answer_on_a_coarser_grid_is_brought_to_the_images(part):
     assert logits_of(lambda _: coarse, IMAGES).shape == (2, 4, 8, 16)
 
 
+def test_one_answer_for_a_whole_square_image_is_refused():
+    with pytest.raises(
+        ValueError, match="returned 1x1 for images of 64x64; expected .* at most 32"
+    ):
+        logits_of(lambda _: LOGITS[..., :1, :1], torch.rand(2, 3, 64, 64))
+
+
 def test_what_a_model_returns_can_be_said():
     expected = LOGITS.softmax(1)
     for returns, out in {
