@@ -138,9 +138,7 @@ def test_an_answer_on_a_coarser_grid_is_brought_to_the_images(part):
 
 
 def test_one_answer_for_a_whole_square_image_is_refused():
-    with pytest.raises(
-        ValueError, match="returned 1x1 for images of 64x64; expected .* at most 32"
-    ):
+    with pytest.raises(ValueError, match=r"returned 1x1 for .* of 64x64; .* at most 32"):
         logits_of(lambda _: LOGITS[..., :1, :1], torch.rand(2, 3, 64, 64))
 
 
