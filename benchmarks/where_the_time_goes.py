@@ -21,9 +21,10 @@ KINDS = (
     ("imports", ("importlib._bootstrap",)),
     ("patch networks", ("attacks/patches", "attacks/patchnets", "attacks/windows")),
     ("training", ("victims/training", "victims/dpsgd", "attacks/peers", "opacus/")),
-    ("forward passes of networks", ("victims/networks", "encoders/", "timm/models", "logits_of (")),
+    ("checks of input", ("segleak_utils/checks", "data/twins")),
+    ("forward passes of networks", ("victims/networks", "encoders/", "timm/models", "_answer (")),
     ("releases of posteriors", ("segleak_utils/defenses",)),
-    ("checksums", ("hashlib.py",)),
+    ("checksums", ("hashlib.py", "checksum (", "fingerprint (")),
     (
         "softmax, loss maps, features",
         ("representations", "attacks/re", "attacks/evidence", "victims/asking", "victims/iou"),
@@ -31,7 +32,7 @@ KINDS = (
     ("regressions", ("sklearn/", "scipy/optimize")),
     ("statistics", ("segleak_utils/metrics",)),
     ("figures", ("segleak_utils/figures", "matplotlib/", "seaborn/")),
-    ("reading scenes and the cache", ("data/scenes", "studies/cache", "data/whole")),
+    ("reading scenes and the cache", ("data/scenes", "studies/cache", "segleak_utils/whole")),
     ("notebooks: running, pages", ("nbconvert/", "nbformat/", "papermill/", "nbclient/")),
 )
 WAITING = (
