@@ -60,8 +60,8 @@ def seconds(path: Path, rate: float) -> Counter:
     found: Counter = Counter()
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         stack, _, count = line.rpartition(" ")
-        if not count.isdigit():
-            continue  # py-spy was cut off here
+        if not count.isdigit() or ";" not in stack:
+            continue  # py-spy was cut off here, or it is a line of a script on a command line
         kind = kind_of(stack.split(";"))
         if kind:
             found[kind] += int(count) / rate
