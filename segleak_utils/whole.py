@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import threading
 import zlib
 from collections.abc import Callable, Mapping
@@ -14,8 +15,6 @@ import numpy as np
 import psutil
 from filelock import FileLock
 
-PART = re.compile(r"\.(\d+)-\d+\.part")  # what is not yet whole: NAME.PID-THREAD.part
-
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """Write to a temporary name, then rename: a reader never meets half a file.
@@ -23,16 +22,24 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     What writers of the same file left behind when they were killed is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f"{_literally(path.name)}.*.part"):
-        ended = PART.fullmatch(left.name.removeprefix(path.name))
-        if ended and not psutil.pid_exists(int(ended[1])):
-            left.unlink(missing_ok=True)
+    sweep(path.parent, rf"{re.escape(path.name)}\.(\d+)-\d+\.part")
     part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         write(part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, left: str) -> None:
+    """Remove what writers that are no more have left: `left` matches its name, and their PID."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        found = re.fullmatch(left, path.name)
+        if found and not psutil.pid_exists(int(found[1])):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -68,7 +75,3 @@ def checksum(arrays: Mapping[str, np.ndarray], text: str = "") -> str:
         found = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), found)
         found = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), found)
     return f"{found:08x}"
-
-
-def _literally(name: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", name)

@@ -37,7 +37,7 @@ class Attack:
 
     def __post_init__(self) -> None:
         named = f"scores of {self.name!r}"
-        scores = numbers.numbers(self.scores, named)
+        scores = numbers.finite(self.scores, named)
         numbers.threshold(self.threshold)
         if self.patch_scores is not None:
             patches = numbers.finite(self.patch_scores, f"patch {named}", "[N, P]")

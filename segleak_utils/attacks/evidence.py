@@ -238,7 +238,7 @@ def traits(of: Case, scores: np.ndarray, names: Sequence[str]) -> dict[str, Inte
     scores: [N], finite. ValueError for others, another number of names, scores that are all the
     same, and less than four members.
     """
-    scores = numbers.numbers(scores)
+    scores = numbers.finite(scores)
     numbers.labels(of.member, len(scores))
     if 6 * len(names) != of.own.shape[1]:
         raise ValueError(f"{len(names)} names for {of.own.shape[1] // 6} classes")

@@ -397,7 +397,7 @@ def predictability_attack(
 
 
 def _losses_and_errors(losses: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    losses, errors = numbers.numbers(losses, "losses"), numbers.numbers(errors, "errors")
+    losses, errors = numbers.finite(losses, "losses"), numbers.finite(errors, "errors")
     if losses.shape != errors.shape:
         raise ValueError(f"{len(losses)} losses and {len(errors)} errors; expected one of each")
     for name, values in (("losses", losses), ("errors", errors)):

@@ -11,16 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 LARGEST = 2**53  # above, a float64 no longer tells neighbouring integers apart
 
 
-def numbers(values: ArrayLike, name: str = "scores") -> NDArray[np.float64]:
-    """Finite real numbers as float64 [n]; ValueError as `finite`.
-
-    >>> numbers([3, 1])
-    array([3., 1.])
-    """
-    return finite(values, name)
-
-
-def finite(values: ArrayLike, name: str, form: str = "[n]") -> NDArray[np.float64]:
+def finite(values: ArrayLike, name: str = "scores", form: str = "[n]") -> NDArray[np.float64]:
     """Finite real numbers as float64 of a form such as "[n]" or "[k, n]"; "[...]" is any.
 
     ValueError for another number of dimensions, booleans, complex or masked values, NaN,
@@ -83,9 +74,9 @@ def scored(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Scores float64 [n] and member bool [n], with at least that many of each.
 
-    ValueError for what `numbers` and `labels` refuse.
+    ValueError for what `finite` and `labels` refuse.
     """
-    scores = numbers(scores, name)
+    scores = finite(scores, name)
     member = labels(member, len(scores), of=name)
     for group, n in (("members", member.sum()), ("non-members", (~member).sum())):
         if n < least:

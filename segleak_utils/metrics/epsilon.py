@@ -177,7 +177,7 @@ def one_run(
     >>> found.right, found.guesses, round(found.epsilon_low, 2)
     (100, 100, 3.49)
     """
-    scores = numbers.numbers(scores)
+    scores = numbers.finite(scores)
     included = numbers.labels(included, len(scores), "included")
     n = numbers.count(len(scores), "the number of canaries", 1)
     n_guesses = numbers.count(n_guesses, "n_guesses", 1, n)

@@ -27,7 +27,7 @@ import psutil
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from segleak_utils.running import parameters, results
-from segleak_utils.whole import alone, write_whole
+from segleak_utils.whole import alone, sweep, write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 PATTERN = "[0-9][0-9]_*.ipynb"
@@ -210,14 +210,6 @@ def _failure(name: str, notebook: Path, error: Exception) -> str:
     return f"{name} failed {where}: {type(error).__name__}: {error}"
 
 
-def _sweep(folder: Path, name: str) -> None:
-    """Remove how far a run of that notebook came whose process is no more."""
-    for left in folder.glob(".*.part.ipynb"):
-        found = re.fullmatch(rf"\.{re.escape(name)}\.(\d+)\.part\.ipynb", left.name)
-        if found and not psutil.pid_exists(int(found[1])):
-            left.unlink(missing_ok=True)
-
-
 def run_notebook(
     path: Path,
     build: Path,
@@ -238,7 +230,7 @@ def run_notebook(
     final, failed = (build / "notebooks" / f"{name}{end}.ipynb" for end in ("", ".failed"))
     page = build / "html" / f"{name}.html"
     partial.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(partial.parent, name)
+    sweep(partial.parent, rf"\.{re.escape(name)}\.(\d+)\.part\.ipynb")
     pictures = (build / "figures").glob("*.png")
     own = [p for p in pictures if re.fullmatch(rf"{re.escape(name)}-\d+-\d+", p.stem)]
     for old in [final, failed, page, *own]:  # nothing of an older run may pass for this one's

@@ -16,11 +16,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
-import psutil
 from tqdm.std import tqdm
 
 from segleak_utils.data.workers import in_processes
-from segleak_utils.whole import alone
+from segleak_utils.whole import alone, sweep
 
 Drawn = tuple[np.ndarray, np.ndarray]
 FILES = ("images.npy", "masks.npy")
@@ -45,7 +44,8 @@ def drawn_once(
     is removed. Of several processes one draws and the others wait for it. OSError: a full disk, or
     a folder that cannot be written.
     """
-    _sweep(folder)
+    left = rf"\.{re.escape(folder.name)}\.(\d+)-\w+\.part"  # half drawn, of a process by its PID
+    sweep(folder.parent, left)
     drawn = _open_cache(folder)
     if drawn is not None:
         return drawn
@@ -53,7 +53,7 @@ def drawn_once(
         drawn = _open_cache(folder)  # another process may have drawn it meanwhile
         if drawn is not None:
             return drawn
-        _sweep(folder)  # what that process left, if it was killed
+        sweep(folder.parent, left)  # what that process left, if it was killed
         if folder.exists():
             warnings.warn(f"{folder}: stale or torn cache, drawing it again", stacklevel=3)
         # A text bar: in notebooks that run headlessly a widget bar would freeze at 0 %.
@@ -68,15 +68,6 @@ def drawn_once(
     if drawn is None:
         raise OSError(f"{folder}: what was just written does not read back; is the disk full?")
     return drawn
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what is half drawn of this cache and whose process is no more: `.NAME.PID-….part`."""
-    half = re.compile(rf"\.{re.escape(folder.name)}\.(\d+)-\w+\.part")
-    for left in folder.parent.glob(".*.part"):
-        found = half.fullmatch(left.name)
-        if found and not psutil.pid_exists(int(found[1])):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _write_cache(folder: Path, drawn: Iterable[Drawn], shape: tuple[int, int, int]) -> None:

@@ -43,11 +43,7 @@ def logits_of(model: Callable, images: Tensor) -> Tensor:
 
 def _answer(model: Callable, images: Tensor) -> Tensor:
     """The same of a network in whatever mode it is."""
-    out = model(images)
-    if isinstance(out, dict) and "out" in out:
-        out = out["out"]
-    elif hasattr(out, "logits"):
-        out = out.logits
+    out = _unwrapped(model(images))
     if not isinstance(out, Tensor) or out.ndim != 4 or len(out) != len(images):
         found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise ValueError(
@@ -61,6 +57,13 @@ def _answer(model: Callable, images: Tensor) -> Tensor:
     if out.shape[-2:] != images.shape[-2:]:
         out = F.interpolate(out, size=images.shape[-2:], mode="bilinear", align_corners=False)
     return out
+
+
+def _unwrapped(out: object) -> object:
+    """The tensor in what a model returned, where it is the way of a known library."""
+    if isinstance(out, dict) and "out" in out:
+        return out["out"]
+    return getattr(out, "logits", out)
 
 
 @contextmanager
@@ -90,7 +93,7 @@ class Described(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         out = self.model(images if self.preprocess is None else self.preprocess(images))
-        out = out["out"] if isinstance(out, dict) and "out" in out else getattr(out, "logits", out)
+        out = _unwrapped(out)
         if not isinstance(out, Tensor) or self.returns == "logits":
             return out
         if self.returns == "log_probabilities":

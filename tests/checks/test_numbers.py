@@ -19,14 +19,14 @@ from segleak_utils.checks import numbers
 
 @given(arrays.arrays(np.float32, st.integers(0, 9), elements=st.floats(-1e6, 1e6, width=32)))
 def test_finite_numbers_pass_unchanged_and_as_a_copy(values):
-    found = numbers.numbers(values)
+    found = numbers.finite(values)
     assert found.dtype == np.float64 and found.tolist() == values.tolist()
     assert not np.shares_memory(found, values)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64, np.uint64, np.float16, np.float64])
 def test_all_real_types_do(dtype):
-    assert numbers.numbers(np.array([3, 1], dtype)).tolist() == [3.0, 1.0]
+    assert numbers.finite(np.array([3, 1], dtype)).tolist() == [3.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def test_all_real_types_do(dtype):
 )
 def test_what_is_no_row_of_finite_numbers_is_refused(values, found):
     with pytest.raises(ValueError, match=found):
-        numbers.numbers(values)
+        numbers.finite(values)
 
 
 def test_the_largest_integers_and_an_unused_mask_pass():
-    assert numbers.numbers([2**53, -(2**53)]).tolist() == [2.0**53, -(2.0**53)]
-    assert numbers.numbers(np.ma.array([1.0, 2.0])).tolist() == [1.0, 2.0]
+    assert numbers.finite([2**53, -(2**53)]).tolist() == [2.0**53, -(2.0**53)]
+    assert numbers.finite(np.ma.array([1.0, 2.0])).tolist() == [1.0, 2.0]
 
 
 def test_tables_have_their_number_of_dimensions():

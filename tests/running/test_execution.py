@@ -213,16 +213,18 @@ def test_damaged_times_start_anew(tmp_path, text):
 
 
 def test_what_a_killed_run_left_of_a_notebook_is_swept_and_only_that(tmp_path):
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
+    (tmp_path / "notebooks").mkdir()
+    notebook(tmp_path / "notebooks", "00_a", "1")
+    kept = tmp_path / "build" / "notebooks"
+    kept.mkdir(parents=True)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    names = [f".00_a.{dead.pid}.part.ipynb", f".00_a.{os.getpid()}.part.ipynb"]
-    names += [f".01_b.{dead.pid}.part.ipynb", "00_a.ipynb"]
+    names = [f".00_a.{dead.pid}.part.ipynb", f".00_a.{os.getppid()}.part.ipynb"]
+    names += [f".01_b.{dead.pid}.part.ipynb"]
     for name in names:
-        (folder / name).write_text("{}")
-    execution._sweep(folder, "00_a")
-    assert {path.name for path in folder.iterdir()} == set(names[1:])
+        (kept / name).write_text("{}")
+    execution.run_notebooks(tmp_path / "notebooks", tmp_path / "build")
+    assert {path.name for path in kept.iterdir()} == {*names[1:], "00_a.ipynb"}
 
 
 def test_a_run_says_once_where_its_paths_lead(tmp_path, capsys):
