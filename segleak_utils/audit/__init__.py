@@ -9,5 +9,5 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["config", "findings", "said"],
+    submodules=["config", "findings", "report", "said"],
 )

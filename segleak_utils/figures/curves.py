@@ -19,10 +19,17 @@ from segleak_utils.metrics import Interval
 
 
 def _looks(series: Sequence | Mapping, first: int = 0) -> Sequence[tuple[str, str, str]]:
-    """A look for each series; ValueError rather than two series that look alike."""
-    looks = (LOOKS[first:] + LOOKS[:first])[: len(series)]
-    if len(series) > len(looks):
-        raise ValueError(f"{len(series)} series in one picture; at most {len(looks)} differ enough")
+    """A look for each series; ValueError rather than two series that look alike.
+
+    From the ninth on colours come again, with another marker and dash.
+    """
+    n, most = len(LOOKS), 4 * len(LOOKS)  # as many rounds as there are dashes
+    if len(series) > most:
+        raise ValueError(f"{len(series)} series in one picture; at most {most} differ enough")
+    looks = []
+    for k in range(first, first + len(series)):
+        again = (k - first) // n
+        looks.append((LOOKS[k % n][0], LOOKS[(k + 3 * again) % n][1], LOOKS[(k + again) % n][2]))
     return looks
 
 

@@ -50,7 +50,17 @@ def scenes() -> Scenes:
     return Scenes.from_arrays(images, masks, [f"s{i}" for i in range(5)], NAMES, PALETTE)
 
 
+P_VALUES = RNG.random(60)
 CASES = {
+    "p_values": lambda: figures.render_p_values(P_VALUES, P_VALUES < 0.05),
+    "owners": lambda: figures.render_owners({"a": 0.9, "b": 0.4}, {"a": 3, "b": 9}),
+    "exposed": lambda: figures.render_exposed(
+        [(name, e.image, e.loss.numpy(), e.loss.numpy() / 2) for name, e in (("a", A), ("b", B))]
+    ),
+    "releases": lambda: figures.render_releases(
+        [(r, who, 0.4 + k / 9, SOME["first"])
+         for k, r in enumerate("xyz") for who in ("naive", "adaptive")]
+    ),
     "contact_sheet": lambda: figures.render_contact_sheet(scenes()),
     "palette": lambda: figures.render_palette(NAMES, PALETTE),
     "examples": lambda: figures.render_examples([A, B], PALETTE, "title"),
@@ -225,3 +235,22 @@ def test_a_release_changes_what_an_example_shows_and_not_its_scene():
     assert torch.equal(seen.posterior.argmax(0), A.posterior.argmax(0))
     right = (seen.posterior.argmax(0) == A.mask) | (A.mask == 255)
     assert torch.equal(seen.loss == 0, right)
+
+
+def test_series_never_look_alike_and_the_first_eight_as_ever():
+    from segleak_utils.figures import curves
+
+    looks = curves._looks(range(32))
+    assert list(looks[:8]) == list(figures.LOOKS)
+    assert len({(colour, dash) for colour, _, dash in looks}) == 32
+    assert len({(colour, marker) for colour, marker, _ in looks}) == 32
+    with pytest.raises(ValueError, match="33 series"):
+        curves._looks(range(33))
+
+
+def test_thirteen_attacks_have_one_roc_picture_and_an_audit_without_references_its_own():
+    scores = {f"attack {k}": SCORES["a"] + k for k in range(13)}
+    areas = dict.fromkeys(scores, AREAS["a"])
+    assert len(figures.render_roc(scores, MEMBER, areas).axes[0].lines) == 14
+    alone = figures.render_exposed([("a", A.image, A.loss.numpy(), None)])
+    assert [axis.get_title() for axis in alone.axes[:2]] == ["image", "the model's loss"]

@@ -1,0 +1,117 @@
+"""Pictures of an audit: who is exposed, where, and what a smaller release would help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segleak_utils.figures.scenes import bare, show_picture
+from segleak_utils.figures.style import LOSS_LABEL, MEMBER, NONMEMBER, axes_of, styled
+from segleak_utils.metrics import Interval
+
+
+@styled
+def render_p_values(p_values: NDArray, flagged: NDArray) -> Figure:
+    """Histogram of the members' p-values, float [N]; flagged: bool [N], those found one by one.
+
+    Flat, as the line says, where members score as non-members do; a peak on the left is a leak.
+    """
+    figure, axes = axes_of(figsize=(8.2, 3.2))
+    axis = axes[0, 0]
+    bins = np.linspace(0, 1, int(np.clip(len(p_values) // 10, 5, 20)) + 1)
+    parts = [p_values[flagged], p_values[~flagged]]
+    label = f"flagged ({int(flagged.sum())})", f"not flagged ({int((~flagged).sum())})"
+    axis.hist(parts, bins, stacked=True, color=[NONMEMBER, MEMBER], label=label, edgecolor="white")
+    axis.axhline(len(p_values) / (len(bins) - 1), color="#444444", ls="--", lw=1.2,
+                 label="if nothing leaked")  # fmt: skip
+    axis.set(xlim=(0, 1), xlabel="p-value: share of non-members with as high a score")
+    axis.set_ylabel("members")
+    axis.legend()
+    return figure
+
+
+@styled
+def render_owners(exposure: Mapping[str, float], numbers: Mapping[str, int]) -> Figure:
+    """Mean exposure of each owner's images, a dot each; .5 is that of a non-member."""
+    figure, axes = axes_of(figsize=(8.2, 0.27 * len(exposure) + 1.1))
+    axis, rows = axes[0, 0], np.arange(len(exposure))
+    values = np.array([*exposure.values()])
+    axis.hlines(rows, 0.5, values, color="#bbbbbb", lw=2)
+    axis.plot(values, rows, "o", color=MEMBER)
+    axis.axvline(0.5, color="#444444", lw=1, ls="--")
+    axis.set(yticks=rows, yticklabels=[f"{name} (n = {numbers[name]})" for name in exposure])
+    axis.set(xlim=(0, 1.02), xlabel="mean share of non-members that score lower (.5: not exposed)")
+    axis.invert_yaxis()
+    return figure
+
+
+@styled
+def render_exposed(
+    rows: Sequence[tuple[str, Tensor, NDArray, NDArray | None]],
+) -> Figure:
+    """Image [3,H,W] | the model's loss [h,w] | the references' loss minus it, a row for each.
+
+    The third is left out where there is no reference. Blue: the model does better than references.
+    """
+    compared = all(theirs is not None for _, _, _, theirs in rows)
+    columns = 3 if compared else 2
+    height, width = rows[0][1].shape[-2:]
+    line = float(np.clip(3.6 * height / width, 1.2, 3.6))
+    figure, axes = axes_of(len(rows), columns, figsize=(3.7 * columns, line * len(rows) + 1.0))
+    top = max(float(np.quantile(np.concatenate([r[2].ravel() for r in rows]), 0.99)), 1e-6)
+    palette = sns.blend_palette([NONMEMBER, "#f7f7f7", MEMBER], as_cmap=True)
+    for line_of, (name, image, loss, theirs) in zip(axes, rows, strict=True):
+        show_picture(line_of[0], image)
+        line_of[0].set_ylabel(name if len(name) <= 26 else f"…{name[-25:]}", fontsize=8)
+        dark = line_of[1].imshow(loss, vmin=0, vmax=top, cmap="magma")
+        if compared:
+            shown = line_of[2].imshow(theirs - loss, vmin=-top, vmax=top, cmap=palette)
+        for axis in line_of:
+            bare(axis)
+    for axis, title in zip(axes[0], ("image", "the model's loss", "references' minus it"),
+                           strict=False):  # fmt: skip
+        axis.set_title(title)
+    bar = figure.colorbar(dark, ax=axes[:, :2], location="bottom", shrink=0.5, extend="max")
+    bar.set_label(LOSS_LABEL)
+    if compared:
+        bar = figure.colorbar(shown, ax=axes[:, 2], location="bottom", extend="both")
+        bar.set_label("nats (blue: the model is surer)")
+    return figure
+
+
+@styled
+def render_releases(
+    rows: Sequence[tuple[str, str, float, Interval]], xlabel: str = "mean IoU on non-members"
+) -> Figure:
+    """Leak against usefulness: a release's name, the attacker, its mean IoU, the AUC; a mark each.
+
+    Naive and adaptive marks of one release are joined: the gap is what hoping for naive costs.
+    """
+    figure, axes = axes_of(figsize=(8.6, 4.4))
+    axis = axes[0, 0]
+    looks = {"naive": (NONMEMBER, "D", -0.5), "adaptive": (MEMBER, "o", 0.5)}
+    for release in dict.fromkeys(row[0] for row in rows):
+        own = [row for row in rows if row[0] == release]
+        highest = max(own, key=lambda row: row[3].value)
+        values = [row[3].value for row in own]
+        axis.plot([row[2] for row in own], values, color="#bbbbbb", lw=1)
+        axis.annotate(release, (highest[2], highest[3].value), (0, 9), fontsize=8, ha="center",
+                      textcoords="offset points")  # fmt: skip
+    for attacker, (colour, marker, _) in looks.items():
+        own = [row for row in rows if row[1] == attacker]
+        if not own:
+            continue
+        x, areas = [row[2] for row in own], [row[3] for row in own]
+        axis.vlines(x, [a.low for a in areas], [a.high for a in areas], color=colour, lw=1.6)
+        axis.plot(x, [a.value for a in areas], marker, color="white", mec=colour, mew=2, ms=7,
+                  label=f"{attacker} attacker")  # fmt: skip
+    axis.axhline(0.5, color="#444444", lw=1, ls="--", label="guessing")
+    axis.margins(x=0.1, y=0.15)
+    axis.set(xlabel=xlabel, ylabel="AUC of the attack (bar: interval)")
+    axis.legend()
+    return figure
