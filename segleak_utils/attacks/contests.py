@@ -103,8 +103,14 @@ def bars_of(
 ) -> Contest:
     """Blind baseline, global loss and per-class regression, from what victim and shadows showed.
 
-    looks: `attacks.blind_features` of the victim's images, then of each shadow's.
+    looks: `attacks.blind_features` of the victim's images, then of each shadow's. ValueError
+    without a shadow.
     """
+    if not shadows:
+        raise ValueError(
+            "no shadow to learn from; without one there are scores that learn nothing, such as "
+            "attacks.global_loss_scores"
+        )
     member = np.concatenate([o.member for o in shadows])
     classes = (
         class_features(shown),

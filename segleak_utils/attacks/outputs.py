@@ -7,7 +7,7 @@ attack takes a network.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,7 +19,7 @@ from segleak_utils import representations
 from segleak_utils.attacks.patchnets import CALIBRATED_MAP, REPRESENTATIONS, Representation
 from segleak_utils.attacks.windows import crop
 from segleak_utils.checks import numbers, tensors
-from segleak_utils.data import Scenes
+from segleak_utils.data import VOID, Scenes
 from segleak_utils.victims import loss_batches, posterior_batches
 from segleak_utils.victims.store import Posteriors
 
@@ -210,10 +210,13 @@ def ask_in_parts(
     [False False] 0.06 0.06
     """
     for scenes, inside in ((members, True), (nonmembers, False)):
+        done = 0
         name = progress and f"{progress}, {len(scenes)} scenes"
         plain = release is None and not keep_posteriors
         batches = loss_batches if plain else posterior_batches
         for said, masks in batches(model, scenes, progress=name):
+            _refuse_unlabelled(masks, scenes.ids[done : done + len(masks)])
+            done += len(masks)
             posterior = None
             if not plain:
                 posterior = said if release is None else release(said)
@@ -221,3 +224,13 @@ def ask_in_parts(
             kept = posterior.half() if keep_posteriors else None
             member = np.full(len(masks), inside)
             yield Outputs(said.half(), masks.byte(), member, scenes.n_classes, kept)
+
+
+def _refuse_unlabelled(masks: Tensor, ids: Sequence[str]) -> None:
+    """ValueError, naming the scene, where no pixel is labelled: it has no loss."""
+    void = (masks == VOID).flatten(1).all(1)
+    if void.any():
+        raise ValueError(
+            f"{ids[int(void.nonzero()[0])]}: no pixel is labelled, all are void; leave the scene "
+            "out, or give its labels"
+        )

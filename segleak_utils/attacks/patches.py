@@ -235,7 +235,8 @@ def train_attacker(
     same weights; a file of another recipe, other seed or other shadows is ignored. Returns the net,
     a history of one dict an epoch (``epoch, loss, select_auc``), and (scores float32 [M], member
     bool [M]) of the images kept aside, from which a threshold can be chosen. Raises ValueError
-    without shadows, for a shadow without both kinds, and for a damaged checkpoint.
+    without shadows, for a shadow without both kinds, for patches larger than the maps, and for a
+    damaged checkpoint.
     """
     keep_freed_memory()
     seed = numbers.count(seed, "seed")
@@ -244,6 +245,12 @@ def train_attacker(
     for shadow in shadows:
         if shadow.member.all() or not shadow.member.any():
             raise ValueError("a shadow needs both members and non-members")
+        height, width = shadow.masks.shape[1:]
+        if recipe.patch > min(height, width):
+            raise ValueError(
+                f"patches of {recipe.patch}x{recipe.patch} from maps of {height}x{width}: they have "
+                f"to fit; give AttackRecipe(patch={min(height, width)}) or less"
+            )
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

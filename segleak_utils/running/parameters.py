@@ -33,6 +33,23 @@ Resolved = Annotated[Path, AfterValidator(Path.resolve)]
 # "" in a notebook's cell: none
 Folder = Annotated[Resolved | None, BeforeValidator(lambda value: None if value == "" else value)]
 Setting = Literal["dependent", "independent"]
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+
+def _for_scenes(folder: Path) -> Path:
+    """ValueError for a folder of pictures: scenes would be drawn beside them, and these ignored."""
+    for pattern in ("*", "*/*"):
+        found = [path for path in folder.glob(pattern) if path.suffix.lower() in PICTURES]
+        if found:
+            raise ValueError(
+                f"{min(found)} is a picture: data_root is where SynthStreets' scenes are kept, and "
+                "pictures there are not looked at; for your own images and model there is the "
+                "command `audit`"
+            )
+    return folder
+
+
+SceneFolder = Annotated[Resolved, AfterValidator(_for_scenes)]
 
 
 class Common(BaseModel):
@@ -42,7 +59,7 @@ class Common(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
     preset: Literal["quick", "full"] = "quick"
     seed: _integer(0, 2**32 - 1) = 0
-    data_root: Resolved = Path("../data")
+    data_root: SceneFolder = Path("../data")
 
 
 class OnExamples(Common):

@@ -14,6 +14,7 @@ from toy_outputs import C, Victim, answers, net_of, outputs_of, posteriors_and_m
 
 from segleak_utils.attacks import ask, represent, score_outputs, stream_scores
 from segleak_utils.attacks.patchnets import REPRESENTATIONS, PatchNet, channels
+from segleak_utils.data import Scenes
 from segleak_utils.representations import argmax_posterior
 
 # ---- representations -----------------------------------------------------------------------------
@@ -121,6 +122,17 @@ def test_a_victim_that_puts_out_nan_is_refused(bad):
         stream_scores(answers(victim, scenes_of(3)), nets, n_patches=1, patch=9, seed=0)
     with pytest.raises(ValueError, match="NaN or infinite"):
         ask(victim, scenes_of(3), scenes_of(3, 1))
+
+
+def test_a_scene_without_a_labelled_pixel_is_named():
+    scenes, void = scenes_of(3), scenes_of(1, 1)
+    image, mask = void[0]
+    pixels = (255 * image[None]).byte().numpy()
+    void = Scenes.from_arrays(
+        pixels, np.full((1, *mask.shape), 255, np.uint8), ["fog"], void.class_names
+    )
+    with pytest.raises(ValueError, match="fog: no pixel is labelled"):
+        ask(Victim(), scenes, scenes_of(17, 2) + void)
 
 
 def test_posteriors_that_are_no_distribution_are_refused(monkeypatch):

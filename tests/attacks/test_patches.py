@@ -241,6 +241,15 @@ def test_dense_scores_are_near_the_scores_of_the_same_windows(kind):
     assert together > 0.9, together
 
 
+def test_patches_that_do_not_fit_into_the_maps_are_refused_before_anything_is_learned():
+    shown = planted()
+    size = min(shown.masks.shape[1:]) + 1
+    with pytest.raises(
+        ValueError, match=rf"{size}x{size} from maps.*AttackRecipe\(patch={size - 1}\)"
+    ):
+        train_attacker(AttackRecipe(patch=size), [shown], seed=0)
+
+
 def test_dense_scores_refuse_a_patch_that_does_not_fit():
     with pytest.raises(ValueError, match=r"expected 1\.\.32"):
         attacks.dense_scores(judges()[0], torch.zeros(1, 1 + C, 32, 64), 33)

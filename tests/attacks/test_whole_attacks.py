@@ -184,3 +184,9 @@ def test_dense_logits_of_a_map_of_one_patch_are_that_patchs():
     with torch.no_grad():
         dense = patchnets.dense_logits(net, maps, 16)
         assert dense.shape == (1, 1, 1, 2) and torch.allclose(dense[0, 0], net(maps), atol=1e-5)
+
+
+def test_bars_without_a_shadow_are_refused_by_name():
+    shown = outputs(4, 0)
+    with pytest.raises(ValueError, match="no shadow to learn from"):
+        contests.bars_of("mine", "dependent", shown, [], [np.zeros((len(shown), 3))])

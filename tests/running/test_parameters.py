@@ -98,3 +98,11 @@ def test_notebook_declares_its_parameters_and_is_stripped(path):
             assert not cell.outputs, f"cell {index} has outputs"
             assert cell.execution_count is None, f"cell {index} has an execution count"
             assert len(cell.source.splitlines()) <= 20, f"cell {index} is too long"
+
+
+@pytest.mark.parametrize("name", ["a.png", "images/b.JPG"])
+def test_a_folder_of_pictures_is_no_place_for_scenes(tmp_path, name):
+    (tmp_path / "images").mkdir()
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=f"{Path(name).name} is a picture.*command `audit`"):
+        parameters.check("00_start_here", data_root=str(tmp_path))
