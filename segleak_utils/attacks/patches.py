@@ -248,8 +248,8 @@ def train_attacker(
         height, width = shadow.masks.shape[1:]
         if recipe.patch > min(height, width):
             raise ValueError(
-                f"patches of {recipe.patch}x{recipe.patch} from maps of {height}x{width}: they have "
-                f"to fit; give AttackRecipe(patch={min(height, width)}) or less"
+                f"patches of {recipe.patch}x{recipe.patch} from maps of {height}x{width}: they "
+                f"have to fit; give AttackRecipe(patch={min(height, width)}) or less"
             )
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
