@@ -37,7 +37,7 @@ def logits_of(model: Callable, images: Tensor) -> Tensor:
     tensor([2., 2., 2., 2., 2., 2., 2., 2.])
     """
     tensors.images(images)
-    with _evaluating(model):
+    with evaluating(model):
         return _answer(model, images)
 
 
@@ -67,7 +67,7 @@ def _unwrapped(out: object) -> object:
 
 
 @contextmanager
-def _evaluating(model: Callable) -> Iterator[None]:
+def evaluating(model: Callable) -> Iterator[None]:
     """Asked in training mode a network would answer by its batch, and be changed by it."""
     training = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
     for module in training:
@@ -266,7 +266,7 @@ def mc_dropout(model: nn.Module, passes: int, *, seed: int) -> Callable[[Tensor]
 
     @torch.inference_mode()
     def ask(images: Tensor) -> Tensor:
-        with torch.random.fork_rng(devices=[]), _evaluating(model):
+        with torch.random.fork_rng(devices=[]), evaluating(model):
             torch.manual_seed(seed * 1_000_003 + next(calls))
             try:
                 for layer in layers:
@@ -311,7 +311,7 @@ def deep_features(model: nn.Module, images: Tensor, grid: tuple[int, int]) -> Te
     """
     tensors.images(images)
     images = (images.to(device_of(model)) - model.mean) / model.std
-    with _evaluating(model):
+    with evaluating(model):
         stages = [stage for stage in model.net.encoder(images)[1:] if stage.shape[1]]
     features = torch.cat(
         [F.interpolate(s, grid, mode="bilinear", align_corners=False) for s in stages], 1

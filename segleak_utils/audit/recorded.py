@@ -1,0 +1,143 @@
+"""Answers on disk: folders of posteriors, and of predicted label maps, one an image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segleak_utils.audit.answers import as_posterior, chosen, in_layout, stride_between
+from segleak_utils.audit.config import Answers
+from segleak_utils.audit.masks import ARRAYS, stored
+from segleak_utils.audit.pictures import Picture, paths_in
+from segleak_utils.representations import one_hot
+
+POSTERIORS = (".npy", ".npz", ".safetensors", ".zarr")
+LABELS = (".png", ".tif", ".tiff", ".bmp", *ARRAYS)
+
+
+class Recorded:
+    """A network that is known by what it answered: files stand in for it, found by their names.
+
+    The file of an image is named as its id, or as its stem; both lists may have a folder of their
+    own, "members" and "nonmembers".
+    """
+
+    sha256 = None
+
+    def __init__(
+        self, folder: Path, told: Answers, n_classes: int, *, labels_only: bool = False
+    ) -> None:
+        self.told, self.n_classes, self.labels_only = told, n_classes, labels_only
+        suffixes = LABELS if labels_only else POSTERIORS
+        self.folder, self.source = (
+            folder,
+            f"{'label maps' if labels_only else 'posteriors'} on file",
+        )
+        parts = [folder / name for name in ("members", "nonmembers")]
+        if folder.is_dir() and all(part.is_dir() for part in parts):
+            self.files = {
+                f"{part.name}/{stem}": path
+                for part in parts
+                for stem, path in paths_in(part, suffixes).items()
+            }
+        else:
+            self.files = paths_in(folder, suffixes)
+        if not self.files:
+            raise ValueError(f"{folder}: no answers ({', '.join(suffixes)})")
+
+    def identity(self, probe: Tensor) -> str:
+        """Hex key of what the answers depend on: names, sizes and dates of the files."""
+        options = self.told.model_dump(include={"returns", "output", "layout"})
+        stats = [(n, p.stat().st_size, p.stat().st_mtime_ns) for n, p in sorted(self.files.items())]
+        return hashlib.sha256(f"{sorted(options.items())} {stats}".encode()).hexdigest()
+
+    def file_of(self, picture: Picture) -> Path:
+        """The file with the answer to a picture; FileNotFoundError, naming it, without one."""
+        part = "members" if picture.member else "nonmembers"
+        stem = picture.image.stem
+        for name in (picture.id, f"{part}/{picture.id}", f"{part}/{stem}", stem):
+            if name in self.files:
+                return self.files[name]
+        raise FileNotFoundError(
+            f"{self.folder}: no answer for {picture.id} ({len(self.files)} files; expected one "
+            f"named {stem}{'.png' if self.labels_only else '.npy'}, say)"
+        )
+
+    def posteriors(
+        self, images: Tensor, pictures: Sequence[Picture], stride: int
+    ) -> tuple[Tensor, int]:
+        """Posteriors float32 [B,C,h,w] of the pictures on file, at about every `stride`-th pixel.
+
+        The second is the stride that they come at: a multiple of that on file. ValueError, naming
+        the file, for what does not fit.
+        """
+        found, strides = [], set()
+        for picture in pictures:
+            path = self.file_of(picture)
+            values = self._labels(path) if self.labels_only else self._values(path)
+            own = stride_between(tuple(images.shape[-2:]), tuple(values.shape[-2:]), str(path))
+            more = max(1, stride // own)
+            values = values[..., ::more, ::more]
+            found.append(values if self.labels_only else as_posterior(values, self.told, str(path)))
+            strides.add(own * more)
+        if len(strides) > 1:
+            raise ValueError(f"{self.folder}: answers of images of one size are on several grids")
+        return torch.cat(found), strides.pop()
+
+    def _labels(self, path: Path) -> Tensor:
+        ids = torch.from_numpy(stored(path).astype(np.int64))[None]
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= self.n_classes:
+            raise ValueError(
+                f"{path}: predicted class {low if low < 0 else high}; expected 0.."
+                f"{self.n_classes - 1}, one of the classes (a model predicts no void)"
+            )
+        return one_hot(ids, self.n_classes)
+
+    def _values(self, path: Path) -> Tensor:
+        values = chosen(arrays(path), self.told.output, str(path))
+        if isinstance(values, np.ndarray):
+            if values.dtype.kind != "f":
+                raise ValueError(f"{path}: {values.dtype}; expected floating-point values")
+            values = torch.from_numpy(np.ascontiguousarray(values))
+        if isinstance(values, Tensor) and values.ndim == 3:
+            values = values[None]
+        elif isinstance(values, Tensor) and values.ndim == 2 and self.n_classes == 2:
+            values = values[None, None]
+        return in_layout(values, self.told, self.n_classes, 1, str(path))
+
+
+def arrays(path: Path) -> object:
+    """What a file holds: an array, or several by their names; ValueError, naming it, for others."""
+    try:
+        match path.suffix.lower():
+            case ".npy":
+                return np.load(path, allow_pickle=False)
+            case ".npz":
+                with np.load(path, allow_pickle=False) as file:
+                    return {name: file[name] for name in file.files}
+            case ".safetensors":
+                from safetensors.torch import load_file
+
+                return load_file(path)
+            case ".zarr":
+                import zarr
+
+                found = zarr.open(str(path), mode="r")
+                return (
+                    found[...]
+                    if hasattr(found, "shape")
+                    else {k: v[...] for k, v in found.arrays()}
+                )
+    except ImportError:
+        raise ValueError('zarr files need zarr: pip install "segleak[audit]"') from None
+    except Exception as error:  # each library has its own
+        raise ValueError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}); is it whole?"
+        ) from error
+    raise ValueError(f"{path}: expected {', '.join(POSTERIORS)}")

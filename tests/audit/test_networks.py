@@ -1,0 +1,413 @@
+"""Who answers: any object, any file; what was said of the answers is held against them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from segleak_utils.audit.config import Answers
+from segleak_utils.audit.models import Model, imported, starts
+from segleak_utils.audit.networks import network
+from segleak_utils.audit.pictures import Picture
+
+C, H, W = 3, 32, 48
+IMAGES = torch.rand(2, 3, H, W, generator=torch.Generator().manual_seed(0))
+LOGITS = 3 * torch.randn(2, C, H, W, generator=torch.Generator().manual_seed(1))
+PICTURES = [Picture(f"p{i}", Path(f"p{i}.png"), None, True) for i in range(2)]
+
+
+class Net(nn.Module):
+    """Logits by brightness; after a pooling, so that neighbours matter."""
+
+    def __init__(self, wrap=lambda out: out, channels: int = C, coarse: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, channels, 3, padding=1)
+        self.norm = nn.BatchNorm2d(channels)
+        self.wrap, self.coarse = wrap, coarse
+        with torch.no_grad():
+            self.body.weight.copy_(torch.arange(27.0 * channels).view(channels, 3, 3, 3).sin())
+            self.body.bias.zero_()
+
+    def forward(self, images):
+        out = self.norm(self.body(images))
+        return self.wrap(nn.functional.avg_pool2d(out, self.coarse) if self.coarse > 1 else out)
+
+
+def asked(model: object, returns: str = "logits", n_classes: int = C, stride: int = 1, **told):
+    tile = told.pop("tile", None)
+    of = network(Answers(returns=returns, **told), n_classes, model=model, tile=tile)
+    found, at = of.posteriors(IMAGES, PICTURES, stride)
+    assert at == stride
+    return found
+
+
+def expected(net: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return net.eval()(IMAGES)
+
+
+class Object:
+    def __init__(self, logits):
+        self.logits = logits
+
+
+@pytest.mark.parametrize(
+    ("wrap", "told"),
+    [
+        (lambda out: out, {}),
+        (lambda out: {"out": out, "aux": out[:, :1]}, {}),
+        (Object, {}),
+        (lambda out: (out,), {}),
+        (lambda out: {"seg": out}, {}),
+        (lambda out: (out[:, :1], out), {"output": 1}),
+        (lambda out: {"a": out[:, :1], "b": out}, {"output": "b"}),
+        (lambda out: out.movedim(1, -1), {"layout": "channels_last"}),
+    ],
+)
+def test_a_model_of_any_library_answers(wrap, told):
+    found = asked(Net(wrap), **told)
+    assert torch.allclose(found, expected(Net()).softmax(1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("returns", "make"),
+    [
+        ("logits", lambda z: z), ("probabilities", lambda z: z.softmax(1)),
+        ("log_probabilities", lambda z: z.log_softmax(1)),
+    ],
+)  # fmt: skip
+def test_answers_are_what_was_said(returns, make):
+    found = asked(lambda images: make(LOGITS), returns)
+    assert torch.allclose(found, LOGITS.softmax(1), atol=1e-6)
+    coarse = asked(lambda images: make(LOGITS), returns, stride=4)
+    assert torch.equal(coarse, found[..., ::4, ::4])
+
+
+@pytest.mark.parametrize(
+    ("returns", "make", "message"),
+    [
+        ("logits", lambda z: z.softmax(1), "these are probabilities, say so by answers.returns"),
+        ("probabilities", lambda z: z, "these may be logits"),
+        ("probabilities", lambda z: z.sigmoid(), "a pixel's sum is off by"),
+        ("log_probabilities", lambda z: z, "these may be logits"),
+        ("log_probabilities", lambda z: -z.abs(), "a pixel's sum is off by"),
+        ("logits", lambda z: z / 0, "NaN or infinite"),
+        ("logits", lambda z: z.argmax(1, keepdim=True), "is torch.int64; expected floats"),
+        ("logits", lambda z: z.movedim(1, -1), "seem to come last, say so by answers.layout"),
+        ("logits", lambda z: z[:, :2], "has 2 classes, the data have 3"),
+        ("logits", lambda z: z[:1], r"is \[1, 3, 32, 48\] for 2 images"),
+        ("logits", lambda z: {"a": z, "b": z}, "several things.*say which one by answers.output"),
+        ("logits", lambda z: "text", "is a str; expected floats"),
+    ],
+)
+def test_answers_that_are_not_what_was_said_are_refused(returns, make, message):
+    with pytest.raises(ValueError, match=message):
+        asked(lambda images: make(LOGITS), returns)
+
+
+@pytest.mark.parametrize(
+    ("returns", "make"), [("logits", lambda z: z), ("probabilities", torch.sigmoid)]
+)
+@pytest.mark.parametrize("squeezed", [True, False])
+def test_one_number_a_pixel_is_that_of_the_second_of_two_classes(returns, make, squeezed):
+    z = LOGITS[:, :1]
+    found = asked(lambda images: make(z)[:, 0] if squeezed else make(z), returns, n_classes=2)
+    assert torch.allclose(found[:, 1:], z.sigmoid(), atol=1e-6)
+    with pytest.raises(ValueError, match="these are probabilities"):
+        asked(lambda images: z.sigmoid(), "logits", n_classes=2)
+
+
+def test_coarse_answers_are_brought_to_the_images_grid():
+    found = asked(Net(coarse=4))
+    assert found.shape == (2, C, H, W)
+    coarse = asked(Net(coarse=4), stride=2)
+    assert torch.equal(coarse, found[..., ::2, ::2])
+
+
+def test_a_network_is_asked_in_eval_mode_and_left_as_it_was():
+    net = Net().train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    asked(net)
+    assert net.training and net.norm.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_images_go_in_as_was_told():
+    seen = []
+
+    def model(images):
+        seen.append(images)
+        return LOGITS
+
+    asked(model, mean=(0.5, 0.25, 0), std=(0.5, 1, 2), scale=255, order="BGR")
+    mean, std = torch.tensor([0.5, 0.25, 0]), torch.tensor([0.5, 1, 2])
+    wanted = (IMAGES.flip(1) - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1) * 255
+    assert torch.allclose(seen[0], wanted)
+
+
+def test_tiles_cover_the_image_and_agree_where_the_network_is_local():
+    class Local(nn.Module):  # a pixel's answer is its own: tiles must not be seen
+        def forward(self, images):
+            return images * 7 - 3
+
+    whole = asked(Local())
+    for tile in ((16, 20), (32, 48), (40, 64)):
+        assert torch.allclose(asked(Local(), tile=tile), whole, atol=1e-6), tile
+    assert starts(8, 8) == [0] and starts(9, 4) == [0, 4, 5]
+
+
+def test_a_module_names_a_network_or_what_makes_one(tmp_path):
+    (tmp_path / "mine_for_audit.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "net = nn.Conv2d(3, 3, 1)\n"
+        "def make():\n    return nn.Conv2d(3, 3, 1)\n"
+        "class Net(nn.Conv2d):\n    def __init__(self):\n        super().__init__(3, 3, 1)\n"
+        "def answer(images):\n    return images * 5\n"
+        "number = 3\n"
+    )
+    for name in ("net", "make", "Net", "answer"):
+        told = Answers(model=f"mine_for_audit:{name}", returns="logits")
+        of = network(told, C, base=tmp_path)
+        assert of.posteriors(IMAGES, PICTURES, 1)[0].shape == (2, C, H, W), name
+    for name, message in (
+        ("mine_for_audit:gone", "has no gone"),
+        ("mine_for_audit", "package.module:name"),
+        ("mine_for_audit:number", "expected a callable"),
+        ("nowhere_at_all:x", "cannot be imported"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            network(Answers(model=name, returns="logits"), C, base=tmp_path)
+    assert imported("math:sqrt")(4) == 2
+
+
+def test_a_device_that_is_not_there_is_refused_by_name():
+    with pytest.raises(ValueError, match="'cuda:7' is not there; this machine has"):
+        network(Answers(returns="logits", device="cuda:7"), C, model=Net())
+    with pytest.raises(ValueError, match="'gpu' is not there"):
+        network(Answers(returns="logits", device="gpu"), C, model=Net())
+
+
+def test_a_network_that_takes_other_images_says_so():
+    with pytest.raises(ValueError, match=r"does not take images \[2, 3, 32, 48\].*data.size"):
+        asked(nn.Conv2d(1, C, 1))
+
+
+# ---- identity ------------------------------------------------------------------------------------
+
+
+def test_identity_follows_from_weights_options_and_answers():
+    def key(model, **told):
+        return network(Answers(returns="logits", **told), C, model=model).identity(IMAGES[0])
+
+    net = Net()
+    assert key(net) == key(net)
+    other = Net()
+    with torch.no_grad():
+        other.body.bias += 1
+    keys = {key(net), key(other), key(net, scale=2), key(net, order="BGR")}
+    keys |= {key(lambda x: x * 7 - 3), key(lambda x: x * 7 - 4)}
+    assert len(keys) == 6
+
+
+# ---- files of networks ---------------------------------------------------------------------------
+
+
+def of_file(path: Path, images: torch.Tensor = IMAGES, **told: object) -> torch.Tensor:
+    of = network(Answers(file=path, returns="logits", **told), C)
+    assert len(of.sha256) == 64
+    return of.posteriors(images, PICTURES, 1)[0]
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_an_exported_program_answers(tmp_path, fixed):
+    net = Net().eval()
+    shapes = None if fixed else ({0: torch.export.Dim("n", min=1, max=64)},)
+    program = torch.export.export(net, (IMAGES,), dynamic_shapes=shapes)
+    torch.export.save(program, tmp_path / "net.pt2")
+    assert torch.allclose(of_file(tmp_path / "net.pt2"), expected(net).softmax(1), atol=1e-5)
+    odd = of_file(tmp_path / "net.pt2", IMAGES[:1])  # fewer than it was exported with
+    assert torch.allclose(odd, expected(net)[:1].softmax(1), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_answers(tmp_path):
+    net = Net().eval()
+    torch.jit.trace(net, IMAGES).save(tmp_path / "net.pt")
+    assert torch.allclose(of_file(tmp_path / "net.pt"), expected(net).softmax(1), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("fixed", [False, True])
+def test_onnx_answers(tmp_path, fixed):
+    pytest.importorskip("onnxruntime")
+    net = Net().eval()
+    shapes = None if fixed else ({0: torch.export.Dim("n", min=1, max=64)},)
+    torch.onnx.export(net, (IMAGES,), tmp_path / "net.onnx", dynamic_shapes=shapes, verbose=False)
+    assert torch.allclose(of_file(tmp_path / "net.onnx"), expected(net).softmax(1), atol=1e-4)
+    assert of_file(tmp_path / "net.onnx", IMAGES[:1]).shape == (1, C, H, W)
+
+
+@pytest.mark.parametrize("name", ["net.pt2", "net.pt", "net.onnx"])
+def test_files_that_hold_no_network_are_refused(tmp_path, name):
+    torch.save(Net().state_dict(), tmp_path / name)
+    with pytest.raises(ValueError, match=r"cannot be read as .* weights alone is no network"):
+        of_file(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="is not there"):
+        of_file(tmp_path / f"no-{name}")
+    with pytest.raises(ValueError, match=r"expected \.pt2, \.pt, \.ts, \.onnx"):
+        (tmp_path / "net.pth").touch()
+        of_file(tmp_path / "net.pth")
+
+
+# ---- networks of libraries -----------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_torchvision_answers():
+    from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large as deeplab
+    from torchvision.models.segmentation import lraspp_mobilenet_v3_large as lraspp
+
+    for make in (lraspp, deeplab):
+        net = make(weights=None, weights_backbone=None, num_classes=C)
+        found = asked(net)
+        assert torch.allclose(found, expected(net)["out"].softmax(1), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_transformers_answer():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.SegformerConfig(
+        hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 2, 2],
+        decoder_hidden_size=16, num_labels=C,
+    )  # fmt: skip
+    net = transformers.SegformerForSemanticSegmentation(config)
+    assert expected(net).logits.shape == (2, C, H // 4, W // 4)
+    logits = nn.functional.interpolate(expected(net).logits, (H, W), mode="bilinear")
+    assert torch.allclose(asked(net), logits.softmax(1), atol=1e-5)
+
+
+def test_queries_of_mask2former_are_put_together():
+    classes, masks = torch.randn(2, 5, C + 1), torch.randn(2, 5, 8, 12)
+    out = type("Output", (), {"class_queries_logits": classes, "masks_queries_logits": masks})()
+    found = asked(lambda images: out, "probabilities")
+    scores = torch.zeros(2, C, 8, 12)
+    for q in range(5):
+        share = classes[:, q].softmax(-1)[:, :C, None, None]
+        scores += share * masks[:, q : q + 1].sigmoid()
+    share = scores / scores.sum(1, keepdim=True)
+    assert torch.allclose(
+        found, nn.functional.interpolate(share, (H, W), mode="bilinear"), atol=1e-5
+    )
+    with pytest.raises(ValueError, match="these are probabilities"):
+        asked(lambda images: out, "logits")
+
+
+# ---- answers on file -----------------------------------------------------------------------------
+
+
+def write(folder: Path, kind: str, values: torch.Tensor, name: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    array = values.numpy()
+    path = folder / f"{name}.{kind}"
+    if kind == "npy":
+        np.save(path, array)
+    elif kind == "npz":
+        np.savez(path, posterior=array)
+    elif kind == "safetensors":
+        from safetensors.numpy import save_file
+
+        save_file({"posterior": array}, path)
+    else:
+        zarr = pytest.importorskip("zarr")
+        zarr.save_array(str(path), array)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "safetensors", "zarr"])
+@pytest.mark.parametrize("half", [True, False])
+def test_posteriors_on_file_answer(tmp_path, kind, half):
+    posterior = LOGITS.softmax(1)
+    for i, of in enumerate(posterior.half() if half else posterior):
+        write(tmp_path, kind, of, f"p{i}")
+    of = network(Answers(posteriors=tmp_path, returns="probabilities"), C)
+    found, stride = of.posteriors(IMAGES, PICTURES, 2)
+    assert stride == 2 and torch.allclose(found, posterior[..., ::2, ::2], atol=2e-3)
+    assert torch.allclose(found.sum(1), torch.ones(()), atol=1e-5)
+
+
+def test_posteriors_on_file_may_be_coarse_and_have_their_classes_last(tmp_path):
+    coarse = LOGITS.softmax(1)[..., ::3, ::3]
+    for i, of in enumerate(coarse):
+        write(tmp_path, "npy", of.movedim(0, -1).contiguous(), f"p{i}")
+    told = {"posteriors": tmp_path, "returns": "probabilities"}
+    of = network(Answers(**told, layout="channels_last"), C)
+    found, stride = of.posteriors(IMAGES, PICTURES, 2)
+    assert stride == 3 and torch.allclose(found, coarse, atol=1e-6)
+    assert of.posteriors(IMAGES, PICTURES, 6)[1] == 6
+    with pytest.raises(ValueError, match=r"p0.npy has .*say so by answers.layout: channels_last"):
+        network(Answers(**told), C).posteriors(IMAGES, PICTURES, 2)
+
+
+def test_label_maps_on_file_are_certain(tmp_path):
+    labels = LOGITS.argmax(1)
+    for i, of in enumerate(labels):
+        Image.fromarray(of.byte().numpy()).save(tmp_path / f"p{i}.png")
+    of = network(Answers(labels=tmp_path), C)
+    found, _ = of.posteriors(IMAGES, PICTURES, 1)
+    assert (
+        of.labels_only
+        and torch.equal(found.argmax(1), labels)
+        and found.unique().tolist() == [0, 1]
+    )
+    with pytest.raises(ValueError, match=r"p0.png: predicted class 2; expected 0..1"):
+        network(Answers(labels=tmp_path), 2).posteriors(IMAGES, PICTURES, 1)
+
+
+def test_files_that_do_not_answer_are_named(tmp_path):
+    told = Answers(posteriors=tmp_path, returns="probabilities")
+    with pytest.raises(ValueError, match="no answers"):
+        network(told, C)
+    write(tmp_path, "npy", LOGITS[0].softmax(0), "p0")
+    with pytest.raises(FileNotFoundError, match="no answer for p1"):
+        network(told, C).posteriors(IMAGES, PICTURES, 1)
+    for values, message in (
+        (LOGITS[1], "p1.npy was said to be probabilities"),
+        (LOGITS[1].softmax(0)[:, :7], "has a grid of 7x48 for an image of 32x48"),
+        (LOGITS[1].long(), "p1.npy: int64"),
+        (torch.full_like(LOGITS[1], torch.nan), "p1.npy holds NaN"),
+    ):
+        write(tmp_path, "npy", values, "p1")
+        with pytest.raises(ValueError, match=message):
+            network(told, C).posteriors(IMAGES, PICTURES, 1)
+    (tmp_path / "p1.npy").write_bytes(b"torn")
+    with pytest.raises(ValueError, match=r"p1.npy: cannot be read"):
+        network(told, C).posteriors(IMAGES, PICTURES, 1)
+
+
+def test_a_changed_file_is_another_network(tmp_path):
+    write(tmp_path, "npy", LOGITS[0].softmax(0), "p0")
+    told = Answers(posteriors=tmp_path, returns="probabilities")
+    before = network(told, C).identity(IMAGES[0])
+    assert network(told, C).identity(IMAGES[0]) == before
+    write(tmp_path, "npy", LOGITS[0, :, ::2, ::2].softmax(0), "p0")
+    assert network(told, C).identity(IMAGES[0]) != before
+
+
+@pytest.mark.parametrize(
+    ("told", "model", "message"),
+    [
+        ({}, None, "answers: give one of model, file, posteriors, labels, scores"),
+        ({}, Net(), "answers.returns: say what the model gives"),
+        ({"labels": "x"}, Net(), "a model was handed over, and answers.labels"),
+    ],
+)
+def test_who_answers_has_to_be_clear(told, model, message):
+    with pytest.raises(ValueError, match=message):
+        network(Answers(**told), C, model=model)
+    assert Model.labels_only is False
