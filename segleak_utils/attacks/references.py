@@ -118,8 +118,27 @@ def case(shown: Outputs, references: Sequence[Outputs]) -> Case:
 
 
 def of_zones(shown: Outputs) -> np.ndarray:
-    """What a network said by zone: float64 [N,6C], `attacks.class_features` of the `zones`."""
-    return regressions.class_features(zones(shown))
+    """What a network said by zone: float64 [N,6C], `attacks.class_features` of the `zones`.
+
+    Of any number of classes: where zones have no room beside void, both kinds are looked at apart.
+    """
+    if 2 * shown.n_classes <= VOID:
+        return regressions.class_features(zones(shown))
+    near = torch.cat([near_boundary(part) for part in shown.masks.split(64)])
+    labelled = (shown.masks != VOID).flatten(1).sum(1).double()
+    parts = []
+    for part in (~near, near):
+        masks = shown.masks.masked_fill(~part, VOID)
+        pixels = (masks != VOID).flatten(1).sum(1).double()
+        some = np.flatnonzero(pixels.numpy())
+        found = np.zeros((len(shown), 3 * shown.n_classes))
+        if len(some):
+            there = replace(shown, masks=masks, posteriors=None).subset(some)
+            found[some] = regressions.class_features(there)
+        mean, total, share = np.split(found, 3, 1)
+        of_all = (pixels / labelled).numpy()[:, None]
+        parts.append((mean, total * of_all, share * of_all))
+    return np.hstack([part for kind in zip(*parts, strict=True) for part in kind])
 
 
 def classes(features: np.ndarray) -> np.ndarray:

@@ -1,5 +1,4 @@
-"""Answers of any make, as posteriors: which part, in which layout, and whether they are what was
-said of them."""
+"""Answers of any make, as posteriors; whether they are what was said of them."""
 
 from __future__ import annotations
 

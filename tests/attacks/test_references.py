@@ -130,3 +130,19 @@ def test_a_case_that_cannot_be_is_refused(row, change, found):
     good = {"own": row, "references": row[None] * [2, 1, 2, 1, 1, 1]}
     with pytest.raises(ValueError, match=found):
         references.Case(**good | {"member": np.array([True, False, False])} | change)
+
+
+def test_zones_of_many_classes_are_those_of_few(monkeypatch):
+    """Above 127 classes both kinds of zones are looked at apart: with the same result."""
+    shown = outputs(9, 3)
+    shown.masks[0] = 0  # nothing lies near a boundary
+    shown.masks[1] = (torch.arange(shown.masks[1].numel()) % 2).view_as(shown.masks[1])  # all does
+    few = references.of_zones(shown)
+    monkeypatch.setattr(references, "VOID", 2 * shown.n_classes - 1)
+    with pytest.raises(ValueError, match="to be halved"):
+        references.zones(shown)
+    monkeypatch.undo()
+    many = replace(shown, n_classes=200)
+    found = references.of_zones(many).reshape(9, 3, 2, 200)
+    assert np.allclose(found[..., : shown.n_classes].reshape(9, -1), few)
+    assert not found[..., shown.n_classes :].any()

@@ -1,0 +1,233 @@
+"""Asking: numbers an image that do not depend on batch, order, or on how often one was stopped."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy_audits import C, Colours, data_of, write_lists
+
+from segleak_utils.attacks import Outputs, peers, references
+from segleak_utils.audit.asking import ask, stride_of
+from segleak_utils.audit.config import Answers
+from segleak_utils.audit.looks import look
+from segleak_utils.audit.networks import network
+from segleak_utils.audit.parts import in_parts
+from segleak_utils.audit.pictures import listed
+from segleak_utils.audit.pixels import Reader
+from segleak_utils.defenses import Release
+
+NOISE = Release("Gaussian noise", 0.1)
+
+
+def asked(root: Path, folder: Path, batch: int = 4, n: int = 10, pictures=None, **how):
+    write_lists(root, n=n)
+    data = data_of(root)
+    of = network(Answers(returns="logits"), C, model=how.pop("model", Colours()))
+    told = {"grid": 4096, "batch": batch} | how
+    return ask(of, pictures or listed(data), Reader(data), folder, **told)
+
+
+def test_what_is_kept_is_what_attacks_make_of_whole_posteriors(tmp_path):
+    found = asked(tmp_path, tmp_path / "kept", releases=(Release("argmax"),))
+    reader = Reader(data_of(tmp_path))
+    images, masks = map(torch.stack, zip(*map(reader.read, found.pictures), strict=True))
+    posterior = Colours()(images).softmax(1).detach()
+    member = np.array([of.member for of in found.pictures])
+    for name, released in (("nothing", posterior), ("argmax", Release("argmax")(posterior, None))):
+        said, shown = found.said[name], Outputs.of(released, masks, member)
+        assert np.allclose(said.zones, references.of_zones(shown), atol=2e-3, rtol=2e-3)
+        assert np.allclose(said.dice, peers.dice_scores(shown), atol=1e-3)
+        labels = peers.label_features(released.argmax(1), masks, C)
+        assert np.allclose(said.labels, labels)
+        assert np.allclose(said.losses, references.classes(said.zones)[:, C : 2 * C].sum(1))
+        wrong = ((released.argmax(1) != masks) & (masks != 255)).flatten(1).sum(1)
+        share = wrong.numpy() / (masks != 255).flatten(1).sum(1).numpy()
+        assert np.allclose(1 - said.accuracies, share)
+    assert found.said["nothing"].totals.sum() == (masks != 255).sum()
+    assert np.allclose(
+        found.loss_map(3), Outputs.of(posterior, masks, member).loss_maps[3, 0], atol=1e-2
+    )
+    assert np.array_equal(found.mask(3), masks[3])
+    assert 0 < found.said["nothing"].miou(True) < 1
+
+
+def test_batches_order_and_company_do_not_matter(tmp_path):
+    how = {"releases": (NOISE,)}
+    one = asked(tmp_path, tmp_path / "one", batch=1, **how)
+    many = asked(tmp_path, tmp_path / "many", batch=7, **how)
+    back = asked(tmp_path, tmp_path / "back", pictures=list(one.pictures)[::-1], **how)
+    for name in ("nothing", str(NOISE)):
+        assert np.allclose(one.said[name].zones, many.said[name].zones, atol=1e-5)
+        assert np.allclose(one.said[name].zones[::-1], back.said[name].zones, atol=1e-5)
+    assert not np.allclose(one.said["nothing"].zones, one.said[str(NOISE)].zones, atol=0.01)
+
+
+def test_a_second_run_asks_nobody_and_a_change_only_about_what_changed(tmp_path):
+    model = Colours()
+    first = asked(tmp_path, tmp_path / "kept", model=model)
+    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "kept").rglob("*.npz")}
+    n_asked, model.images = model.images, 0
+    again = asked(tmp_path, tmp_path / "kept", model=model)
+    assert n_asked == 20 and model.images == 0
+    assert np.array_equal(again.said["nothing"].zones, first.said["nothing"].zones)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "kept").rglob("*.npz")} == times
+    os.utime(first.pictures[5].image, ns=(1, 1))
+    asked(tmp_path, tmp_path / "kept", model=model)
+    assert model.images == 1
+    model.images, model.scale.data = 0, model.scale.data + 1
+    asked(tmp_path, tmp_path / "kept", model=model)
+    assert model.images == 20
+
+
+@pytest.mark.parametrize("spoil", ["torn", "other bytes", "gone"])
+def test_parts_that_are_torn_are_worked_out_again(tmp_path, spoil):
+    keys = [f"k{i}" for i in range(40)]
+    asked_for: list[int] = []
+
+    def compute(positions):
+        asked_for.extend(positions)
+        return [{"x": np.full(3, i)} for i in positions]
+
+    in_parts(tmp_path, keys, compute)
+    path = sorted(tmp_path.glob("*.npz"))[0]
+    content = bytearray(path.read_bytes())
+    if spoil == "torn":
+        path.write_bytes(content[: len(content) // 2])
+    elif spoil == "gone":
+        path.unlink()
+    else:
+        content[len(content) // 3] ^= 255
+        path.write_bytes(content)
+    asked_for.clear()
+    found = in_parts(tmp_path, keys, compute)
+    assert 8 <= len(asked_for) <= 16 and np.array_equal(found.rows("x")[:, 0], np.arange(40))
+
+
+def test_sizes_may_differ_and_a_grid_bounds_what_is_kept(tmp_path):
+    write_lists(tmp_path, n=4)
+    write_lists(tmp_path, n=8, size=(40, 24), start=4)
+    data = data_of(tmp_path)
+    of = network(Answers(returns="logits"), C, model=Colours())
+    found = ask(of, listed(data), Reader(data), tmp_path / "kept", grid=300, batch=8)
+    shapes = {found.loss_map(i).shape for i in range(len(found.pictures))}
+    assert len(shapes) == 2 and all(h * w <= 300 for h, w in shapes)
+    assert stride_of((512, 1024), 2**15) == 4 and stride_of((10, 10), 100) == 1
+
+
+STOPPED = """
+import os, sys, time
+from pathlib import Path
+sys.path[:0] = [{tests!r}, {root!r}]
+from toy_audits import C, Colours, data_of
+from segleak_utils.audit.asking import ask
+from segleak_utils.audit.config import Answers
+from segleak_utils.audit.networks import network
+from segleak_utils.audit.pictures import listed
+from segleak_utils.audit.pixels import Reader
+from segleak_utils.victims import processes
+
+class Colours(Colours):  # of the same name, and so the same network
+    def forward(self, images):
+        time.sleep({sleep} * len(images))
+        os.write(1, b"asked %d\\n" % len(images))
+        return super().forward(images)
+
+root = Path({data!r})
+with processes.processes():
+    found = ask(network(Answers(returns="logits"), C, model=Colours()), listed(data_of(root)),
+                Reader(data_of(root)), root / "kept", grid=4096, batch=4)
+    os.write(1, b"sum %r\\n" % float(found.said["nothing"].zones.sum()))
+"""
+
+
+def script(root: Path, sleep: float) -> str:
+    tests = Path(__file__).parents[1]
+    return STOPPED.format(tests=str(tests), root=str(tests.parent), data=str(root), sleep=sleep)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_goes_on(tmp_path):
+    write_lists(tmp_path, n=24)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script(tmp_path, 0.05)], stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "kept").rglob("*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    model = Colours()
+    found = asked(tmp_path, tmp_path / "kept", n=24, model=model)
+    assert 0 < model.images <= 48 - 16
+    whole = asked(tmp_path, tmp_path / "other", n=24)
+    assert np.array_equal(found.said["nothing"].zones, whole.said["nothing"].zones)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_list_and_the_result_is_that_of_one(tmp_path):
+    write_lists(tmp_path, n=24)
+    path = tmp_path / "shared.py"
+    path.write_text(script(tmp_path, 0))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+               "--local-addr=127.0.0.1", "--nproc-per-node=2", str(path)]  # fmt: skip
+    found = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert found.returncode == 0, found.stderr
+    sums = re.findall(r"sum ([\d.]+)", found.stdout)
+    counts = [int(n) for n in re.findall(r"asked (\d+)", found.stdout)]
+    assert len(sums) == 2 and sums[0] == sums[1] and sum(counts) == 48
+    alone = asked(tmp_path, tmp_path / "alone", n=24)
+    model = Colours()
+    merged = asked(tmp_path, tmp_path / "kept", n=24, model=model)
+    assert model.images == 0  # all was there
+    assert np.array_equal(alone.said["nothing"].zones, merged.said["nothing"].zones)
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_kept(tmp_path):
+    write_lists(tmp_path, n=20)
+    pictures = listed(data_of(tmp_path))
+    pictures[30].image.write_bytes(b"torn")
+    with pytest.raises(ValueError, match=rf"{pictures[30].image.name}: cannot be read"):
+        asked(tmp_path, tmp_path / "kept", pictures=pictures, n=0)
+    assert len(list((tmp_path / "kept").rglob("*.npz"))) == 1
+
+
+# ---- looks ---------------------------------------------------------------------------------------
+
+
+def test_looks_tell_pixels_and_are_kept(tmp_path):
+    write_lists(tmp_path, n=6)
+    data = data_of(tmp_path)
+    pictures = listed(data)
+    first = look(pictures, Reader(data), tmp_path / "kept")
+    assert first.features.shape == (12, len(first.names)) and np.isfinite(first.features).all()
+    assert len(set(first.pixels)) == 12 and first.formats == (".png",) * 12
+    again = look(pictures, Reader(data), tmp_path / "kept")
+    assert again.pixels == first.pixels and np.array_equal(again.hashes, first.hashes)
+
+
+def test_looks_see_that_a_picture_was_stored_anew(tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    smooth = np.asarray(
+        Image.fromarray(rng.integers(0, 256, (8, 12, 3), dtype=np.uint8)).resize((96, 64))
+    )
+    write_lists(tmp_path, n=2, size=(64, 96), images=[smooth] * 4)
+    data, name = data_of(tmp_path), "steps at every 8th pixel"
+    pictures = listed(data)
+    Image.fromarray(smooth).save(tmp_path / "x.jpg", quality=10)
+    Image.open(tmp_path / "x.jpg").save(pictures[-1].image)
+    found = look(pictures, Reader(data), tmp_path / "kept")
+    steps = found.features[:, found.names.index(name)]
+    assert steps[-1] > 1.2 * steps[0]
+    far = bin(int(found.hashes[0]) ^ int(found.hashes[-1])).count("1")
+    assert found.pixels[0] == found.pixels[1] != found.pixels[-1] and far <= 6
