@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "one_run_bound",
             "one_run_p_value",
         ],
+        "grouped": ["group_numbers", "grouped_auc", "precision_at", "tpr_interval"],
         "intervals": ["Interval"],
         "separation": [
             "Roc",
