@@ -9,5 +9,6 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["config", "findings", "report", "said"],
+    submodules=["config", "findings", "gate", "report", "said"],
+    submod_attrs={"auditing": ["Report", "audit"], "config": ["Audit"]},
 )
