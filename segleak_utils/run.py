@@ -6,7 +6,8 @@
     python3 -m segleak_utils.run weights    retrain what is shipped in weights/
     python3 -m segleak_utils.run camvid --root DIR
     python3 -m segleak_utils.run defenses [--only NAME] [--camvid DIR]
-    python3 -m segleak_utils.run beyond [--camvid DIR] | audit | growth
+    python3 -m segleak_utils.run beyond [--camvid DIR] | epsilon | growth
+    python3 -m segleak_utils.run audit audit.yml    your own model, see docs/audit.md
     python3 -m segleak_utils.run paper CONFIG STEP --root NAME=DIR    see docs/reproduce.md
 
 Only the standard library is imported at module level, and the syntax is kept old, so that a bare
@@ -269,8 +270,11 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--camvid", type=Path, metavar="DIR", help="on CamVid instead")
     which.add_argument("--choices", action="store_true", help="what was chosen on shadows instead")
     which.add_argument("--online", action="store_true", help="online LiRA instead; trains")
-    audit = commands.add_parser("audit", help="what DP-SGD promised, and what attacks can show")
-    audit.add_argument("--canaries", action="store_true", help="trains with canaries, too")
+    commands.add_parser(
+        "audit", add_help=False, allow_abbrev=False, help="your own model: audit --help has more"
+    )
+    epsilon = commands.add_parser("epsilon", help="what DP-SGD promised, and what attacks can show")
+    epsilon.add_argument("--canaries", action="store_true", help="trains with canaries, too")
     growth = commands.add_parser(
         "growth", help="leakage against members, epochs, augmentation, size"
     )
@@ -332,7 +336,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Parse the command line; ``rest`` is what `test` and `lab` pass on."""
     top = parser()
     options, options.rest = top.parse_known_args(arguments)
-    if options.rest and options.command not in ("test", "lab"):
+    if options.rest and options.command not in ("test", "lab", "audit"):
         top.error(f"unrecognized arguments: {' '.join(options.rest)}")
     return options
 
@@ -391,7 +395,11 @@ def dispatch(options: argparse.Namespace) -> int:
         command.append(f"--ServerApp.root_dir={options.notebooks}")
         kernels = execution.kernel_environment(options.build)
         return relay([*command, *options.rest], env={**child_environment(), **kernels})
-    if options.command in ("beyond", "audit", "growth"):
+    if options.command == "audit":
+        from segleak_utils.audit import command
+
+        return command.main(options.rest)
+    if options.command in ("beyond", "epsilon", "growth"):
         return beyond_the_paper(options)
     if options.command in ("weights", "camvid", "defenses"):
         from segleak_utils import studies
@@ -427,7 +435,7 @@ def beyond_the_paper(options: argparse.Namespace) -> int:
 
     try:
         plan = experiment.plan_of(options.preset or "quick")
-        if options.command == "audit":
+        if options.command == "epsilon":
             epsilon.audit(plan, canaries=options.canaries)
         elif options.command == "growth":
             growth.growth(plan, jobs=options.jobs, cluster=options.cluster)

@@ -215,8 +215,8 @@ def test_camvid_needs_a_folder():
         ("beyond --choices", ("beyond.choices", {})),
         ("beyond --online", ("online.online", {})),
         ("beyond --camvid DIR", ("camvid.camvid_beyond", {"preset": "full"})),
-        ("audit", ("epsilon.audit", {"canaries": False})),
-        ("audit --canaries", ("epsilon.audit", {"canaries": True})),
+        ("epsilon", ("epsilon.audit", {"canaries": False})),
+        ("epsilon --canaries", ("epsilon.audit", {"canaries": True})),
         ("growth", ("growth.growth", {"jobs": None, "cluster": None})),
         ("growth --jobs 3", ("growth.growth", {"jobs": 3, "cluster": None})),
         ("growth --cluster tcp://a:1", ("growth.growth", {"jobs": None, "cluster": "tcp://a:1"})),
@@ -239,6 +239,25 @@ def test_the_commands_behind_notebook_06_call_one_function_each(line, called, mo
         monkeypatch.setattr(f"segleak_utils.studies.{name}", note)
     assert run.main(["--no-install", *line.split()]) == 0
     assert seen == [called]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "audit.yml --members a b --nonmembers c --data.grid 8192 --fail-above auc=0.60",
+        "--help", "init x", "audit.yml --quiet --train-references 2 --from a b -- c",
+    ],
+)  # fmt: skip
+def test_an_audit_gets_all_that_was_typed(line, monkeypatch):
+    seen = []
+
+    def main(arguments):
+        seen.append(arguments)
+        return 4
+
+    monkeypatch.setattr("segleak_utils.audit.command.main", main)
+    assert run.main(["--no-install", "audit", *line.split()]) == 4
+    assert seen == [line.split()]
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,8 @@ def _folds(codes: NDArray, rng: np.random.Generator) -> NDArray[np.intp]:
     groups, sizes = np.unique(codes, return_counts=True)
     order = rng.permutation(len(groups))
     order = order[np.argsort(-sizes[order], kind="stable")]
-    load, fold = np.zeros(min(FOLDS, len(groups))), np.zeros(codes.max() + 1, np.intp)
+    n_folds = min(FOLDS, max(2, len(groups) // 4))  # so that most folds hold both kinds
+    load, fold = np.zeros(n_folds), np.zeros(codes.max() + 1, np.intp)
     for group in order:
         least = int(load.argmin())
         fold[groups[group]], load[least] = least, load[least] + sizes[group]
@@ -148,9 +149,8 @@ def _across_folds(looks: NDArray, labels: NDArray[np.bool_], folds: NDArray) -> 
         pairs = m * n
         total += (ranks * own).sum(0) - m * (m + 1) / 2
         weight += pairs
-    if not weight.all():
-        raise ValueError("no fold holds both kinds; give more groups, or leave them out")
-    return total / weight
+    # of few owners no fold may hold both kinds: then nothing can be told
+    return np.divide(total, weight, out=np.full(len(labels), 0.5), where=weight > 0)
 
 
 def _weights(left: NDArray, right: NDArray, n: int, spread: NDArray) -> NDArray[np.float64]:

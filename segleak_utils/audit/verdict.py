@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from scipy.special import logit
+from scipy.stats import norm
+
 from segleak_utils.audit.findings import Attack, Blind, Number, Twin, Verdict
 
 FEW_GROUPS = 10  # below, an interval over owners is rough itself
@@ -37,8 +40,16 @@ def verdict(
 
 
 def swapped(headline: Attack) -> bool:
-    """Whether members score *lower* than non-members, beyond chance: as in swapped lists."""
-    return headline.auc.high < 0.5
+    """Whether members score *lower* than non-members, as in swapped lists.
+
+    Beyond what happens to one audit in a thousand that finds nothing: of the intervals at 95 % two
+    or three in a hundred lie below .5 by chance.
+    """
+    area = headline.auc
+    if area.high >= 0.5 or area.value <= 0:
+        return area.high < 0.5
+    spread = (logit(area.high) - logit(max(area.low, 1e-9))) / 2 / norm.ppf(0.5 + area.level / 2)
+    return bool(logit(area.value) < norm.ppf(1e-3) * spread)
 
 
 def _share(value: float) -> str:

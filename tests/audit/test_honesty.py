@@ -68,6 +68,16 @@ def test_images_of_one_owner_are_not_learned_by_heart():
     assert not blind(features, names(features), member, [f"{c:02}" for c in codes]).differs
 
 
+def test_of_few_owners_little_can_be_told_and_that_is_said():
+    features, member = look_alike(0)
+    features[member] += 3
+    few = [f"{code}" for code in np.arange(200) // 50]
+    found = blind(features, names(features), member, few)
+    assert not found.differs and found.p_value > 0.1  # there are six ways to label four owners
+    many = [f"{code:02}" for code in np.arange(200) // 5]
+    assert blind(features, names(features), member, many).differs
+
+
 def test_two_thousand_images_are_relabelled_in_seconds():
     features, member = look_alike(0, 1000, 40)
     begun = time.process_time()
