@@ -26,7 +26,7 @@ from segleak_utils.data import VOID
 from segleak_utils.defenses import Release
 from segleak_utils.representations import near_boundary, structured_loss_map
 
-VERSION = 1  # of what is kept: raise it when numbers change
+VERSION = 2  # of what is kept: raise it when numbers change
 FLOATS = 2**27  # of posteriors at once at most: 512 MB
 NOTHING = Release()
 
@@ -67,7 +67,8 @@ def ask(
     """Ask about all pictures, or read what was asked before: it is kept in `folder`.
 
     grid: pixels of an image that are kept, at most; batch: images at a time, fewer where they are
-    large. Noise of a release follows from `seed` and the picture. ValueError, naming the picture's
+    large. Noise of a release follows from `seed`, the network and the
+    picture's name. ValueError, naming the picture's
     file, for what cannot be read or answered.
     """
     if not pictures:
@@ -95,7 +96,8 @@ def ask(
                         f"{chosen[i].mask}: no labelled pixel on every {stride}th row and column; "
                         "leave the picture out, or raise data.grid"
                     )
-                noise = _generator(seed, keys[positions[i]])
+                # not of a file's date: a copy of the folder gives the same noise
+                noise = _generator(seed, f"{identity} {chosen[i].member} {chosen[i].id}")
                 rows[i] = _row(one[None], mask[None], releases, noise)
         return [rows[i] for i in range(len(positions))]
 
@@ -138,8 +140,8 @@ def _alike(
         yield together()
 
 
-def _generator(seed: int, key: str) -> torch.Generator:
-    digest = hashlib.sha256(f"{seed} {key}".encode()).digest()
+def _generator(seed: int, of: str) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed} {of}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 

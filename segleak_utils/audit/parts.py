@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import uuid
-import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch.distributed as dist
 from numpy.typing import NDArray
 from tqdm.std import tqdm
 
 from segleak_utils.victims import processes
-from segleak_utils.whole import checksum, sweep, write_whole
+from segleak_utils.whole import sweep, write_whole
 
 AT_ONCE = 16  # images a file: what a killed audit loses at most
+NAME = re.compile(
+    r"[0-9a-f]{32}\.([0-9a-f]{8})\.npz"
+)  # the CRC-32 of its bytes is in a part's name
 Row = dict[str, NDArray]
 
 
@@ -65,12 +68,13 @@ def in_parts(
     """Rows for all keys: from `folder` where they are, else from `compute(positions)`.
 
     Each finished part is written before the next begins. Started by torchrun, every process works
-    out its share of what is missing, and all wait for all.
+    out its share of what the first one misses, and all wait for all.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder, r"[0-9a-f]+\.npz\.(\d+)-\d+\.part")
+    sweep(folder, r"[0-9a-f.]+\.npz\.(\d+)-\d+\.part")
     known = _known(folder)
-    missing = [i for i, key in enumerate(keys) if key not in known]
+    # a process that looks later would miss less, and shares of two lists leave gaps
+    missing = processes.of_first([i for i, key in enumerate(keys) if key not in known])
     own = missing[processes.rank() :: processes.world()]
     shown = progress and f"{progress}, {len(own)} images"
     with tqdm(total=len(own), desc=shown, unit="image", disable=not (progress and own),
@@ -80,8 +84,7 @@ def in_parts(
             rows = compute(part)
             _write(folder, [keys[i] for i in part], rows)
             bar.update(len(part))
-    if processes.joined():
-        dist.barrier()
+    processes.wait()
     known = _known(folder) if missing else known
     lost = [key for key in keys if key not in known]
     if lost:
@@ -91,10 +94,11 @@ def in_parts(
 
 def _write(folder: Path, keys: Sequence[str], rows: Sequence[Row]) -> None:
     content = {f"{i}/{name}": value for i, row in enumerate(rows) for name, value in row.items()}
-    head = json.dumps({"keys": list(keys), "checksum": checksum(content, "".join(keys))})
     file = io.BytesIO()
-    np.savez_compressed(file, **content, head=np.frombuffer(head.encode(), np.uint8))
-    write_whole(folder / f"{uuid.uuid4().hex}.npz", file.getvalue())
+    head = np.frombuffer(json.dumps(list(keys)).encode(), np.uint8)
+    np.savez_compressed(file, **content, head=head)
+    whole = file.getvalue()
+    write_whole(folder / f"{uuid.uuid4().hex}.{zlib.crc32(whole):08x}.npz", whole)
 
 
 def _read(path: Path) -> dict[str, NDArray]:
@@ -102,25 +106,32 @@ def _read(path: Path) -> dict[str, NDArray]:
         return {name: file[name] for name in file.files if name != "head"}
 
 
-_seen: dict[tuple[str, int, int], list[str]] = {}  # files whose checksum this process has looked at
+_seen: dict[tuple[str, int, int], list[str]] = {}  # keys in files that this process has looked at
 
 
 def _known(folder: Path) -> dict[str, tuple[Path, int]]:
-    """Where the row of each key is; files that are torn are removed."""
+    """Where the row of each key is; files that are torn are removed, foreign ones left alone."""
     found: dict[str, tuple[Path, int]] = {}
     for path in sorted(folder.glob("*.npz")):
+        name = NAME.fullmatch(path.name)
+        keys = name and _keys(path, int(name[1], 16))
+        found |= {key: (path, row) for row, key in enumerate(keys or ())}
+    return found
+
+
+def _keys(path: Path, crc: int) -> list[str] | None:
+    """The keys of a part; None where it is not what was written, and removed."""
+    try:
         stat = path.stat()
         file = str(path), stat.st_size, stat.st_mtime_ns
         if file not in _seen:
-            try:
-                with np.load(path, allow_pickle=False) as content:
-                    head = json.loads(content["head"].tobytes())
-                    arrays = {name: content[name] for name in content.files if name != "head"}
-                if checksum(arrays, "".join(head["keys"])) != head["checksum"]:
-                    raise ValueError("checksum")
-                _seen[file] = head["keys"]
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError):
-                path.unlink(missing_ok=True)  # worked out again
-                continue
-        found |= {key: (path, row) for row, key in enumerate(_seen[file])}
-    return found
+            whole = path.read_bytes()
+            # before anything unpacks it: zlib and zipfile stumble over damage in many ways
+            if zlib.crc32(whole) != crc:
+                path.unlink(missing_ok=True)
+                return None
+            with np.load(io.BytesIO(whole), allow_pickle=False) as content:
+                _seen[file] = json.loads(content["head"].tobytes())
+        return _seen[file]
+    except FileNotFoundError:
+        return None  # another process removed it

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from segleak_utils.audit.config import Answers, Audit, Data, Pairs, Size
 from segleak_utils.audit.looks import Looks, look
@@ -92,8 +91,7 @@ def trained(
     ]
     if processes.is_first():
         _train_all(plans, how.jobs, how.cluster, progress)
-    if processes.joined():
-        dist.barrier()
+    processes.wait()
     answers = Answers(returns="logits", batch=told.answers.batch, device=told.answers.device)
     return [
         Trained(

@@ -9,6 +9,8 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,6 +18,10 @@ import torch.distributed as dist
 from segleak_utils.victims.asking import best_device
 
 JOINED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets for each process
+PATIENCE = timedelta(days=30)  # gloo and NCCL would give up a wait after 30 or 10 minutes
+T = TypeVar("T")
+
+_patient: list[dist.ProcessGroup] = []  # at most one: all processes, on CPUs
 
 
 def launch(n: int, module: str, arguments: Sequence[str] = ()) -> list[str]:
@@ -80,6 +86,7 @@ def processes() -> Iterator[None]:
     try:
         yield
     finally:
+        _patient.clear()
         dist.destroy_process_group()
 
 
@@ -101,6 +108,27 @@ def rank() -> int:
 def world() -> int:
     """How many processes train together; 1 alone."""
     return dist.get_world_size() if joined() else 1
+
+
+def wait() -> None:
+    """Wait until all processes are here, however long one of them works; alone, do nothing."""
+    if joined():
+        dist.barrier(_group())
+
+
+def of_first(value: T) -> T:
+    """The first process's value, in all of them; alone, the value itself."""
+    if not joined():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0, group=_group())
+    return values[0]
+
+
+def _group() -> dist.ProcessGroup:
+    if not _patient:
+        _patient.append(dist.new_group(backend="gloo", timeout=PATIENCE))
+    return _patient[0]
 
 
 def device() -> torch.device:

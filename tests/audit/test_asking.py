@@ -88,6 +88,29 @@ def test_a_second_run_asks_nobody_and_a_change_only_about_what_changed(tmp_path)
     assert model.images == 20
 
 
+def test_any_damaged_byte_of_a_part_is_noticed(tmp_path):
+    def compute(positions):
+        return [{"x": np.arange(9) + i} for i in positions]
+
+    in_parts(tmp_path, ["a", "b"], compute)
+    (path,) = tmp_path.glob("*.npz")
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 3):
+        path.unlink(missing_ok=True)
+        for other in tmp_path.glob("*.npz"):
+            other.unlink()
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 129]) + whole[at + 1 :])
+        found = in_parts(tmp_path, ["a", "b"], compute)
+        assert np.array_equal(found.rows("x"), [np.arange(9), np.arange(9) + 1])
+        assert not path.exists()
+
+
+def test_a_file_of_somebody_else_is_left_alone(tmp_path):
+    np.savez(tmp_path / "mine.npz", x=np.zeros(3))
+    in_parts(tmp_path, ["a"], lambda positions: [{"x": np.zeros(1)} for _ in positions])
+    assert (tmp_path / "mine.npz").exists() and len(list(tmp_path.glob("*.npz"))) == 2
+
+
 @pytest.mark.parametrize("spoil", ["torn", "other bytes", "gone"])
 def test_parts_that_are_torn_are_worked_out_again(tmp_path, spoil):
     keys = [f"k{i}" for i in range(40)]
@@ -143,15 +166,17 @@ class Colours(Colours):  # of the same name, and so the same network
 
 root = Path({data!r})
 with processes.processes():
+    time.sleep({late} * processes.rank())
     found = ask(network(Answers(returns="logits"), C, model=Colours()), listed(data_of(root)),
                 Reader(data_of(root)), root / "kept", grid=4096, batch=4)
     os.write(1, b"sum %r\\n" % float(found.said["nothing"].zones.sum()))
 """
 
 
-def script(root: Path, sleep: float) -> str:
+def script(root: Path, sleep: float, late: float = 0) -> str:
     tests = Path(__file__).parents[1]
-    return STOPPED.format(tests=str(tests), root=str(tests.parent), data=str(root), sleep=sleep)
+    told = {"tests": str(tests), "root": str(tests.parent), "data": str(root)}
+    return STOPPED.format(**told, sleep=sleep, late=late)
 
 
 @pytest.mark.slow
@@ -176,7 +201,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path):
 def test_two_processes_share_the_list_and_the_result_is_that_of_one(tmp_path):
     write_lists(tmp_path, n=24)
     path = tmp_path / "shared.py"
-    path.write_text(script(tmp_path, 0))
+    path.write_text(script(tmp_path, 0.02, late=1.5))  # the first would be done with a part by then
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
                "--local-addr=127.0.0.1", "--nproc-per-node=2", str(path)]  # fmt: skip
     found = subprocess.run(command, capture_output=True, text=True, timeout=200)
