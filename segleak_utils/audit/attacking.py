@@ -84,8 +84,11 @@ class Scores:
         return next(name for name in ORDER if name in self.of)
 
 
-def scores_of(known: Known) -> Scores:
-    """Every attack that can be run. ValueError for references or shadows that cannot be such."""
+def scores_of(known: Known, only: str | None = None) -> Scores:
+    """Every attack that can be run, or of those that learn just the one called `only`.
+
+    ValueError for references or shadows that cannot be such.
+    """
     found = Scores()
     of, outside = found.of, found.outside
     case, cases = _case(known), _cases(known)
@@ -114,6 +117,8 @@ def scores_of(known: Known) -> Scores:
                 if name != LOGISTIC:
                     learners[name] = (features(case), [features(c) for c in cases])
         for name, (ours, theirs) in learners.items():
+            if only not in (None, name):
+                continue
             of[name], outside[name] = learned(ours, theirs, member)
     return Scores(of, outside, _not_run(known, case is not None))
 

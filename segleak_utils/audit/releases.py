@@ -59,7 +59,7 @@ def with_releases(
         for attacker, knows in (("naive", naive), ("adaptive", adaptive)):
             if attacker == "adaptive" and (name == NOTHING or not known.references):
                 continue
-            scores = scores_of(knows).of
+            scores = scores_of(knows, only=BEST[0]).of
             attack = next(of for of in BEST if of in scores)
             found.append(
                 Row(
