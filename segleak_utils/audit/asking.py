@@ -159,7 +159,7 @@ def _row(
     for k, release in enumerate(releases):
         released = release(posterior, noise, check=False)
         loss = structured_loss_map(released, mask, check=False).flatten()[labelled]
-        predicted = released[0].argmax(0).flatten()[labelled]
+        predicted = most_probable(released[0]).flatten()[labelled]
         cells = torch.bincount(labels * n_classes + predicted, minlength=n_classes**2)
         row[f"zones {k}"] = _by_zone(loss, zone, pixels)
         row[f"labels {k}"] = _by_zone((predicted != labels).double(), zone, pixels)
@@ -171,6 +171,19 @@ def _row(
             map_[labelled] = loss.float()
             row["loss"] = map_.view(mask.shape[1:]).half().numpy()
     return row
+
+
+def most_probable(posterior: Tensor) -> Tensor:
+    """The most probable class of each pixel of [C,...], of equal ones the first: int64 [...].
+
+    ``argmax(0)``, which is not vectorised and takes ten times as long.
+
+    >>> most_probable(torch.tensor([[0.2, 0.4], [0.4, 0.4], [0.4, 0.2]]))
+    tensor([1, 0])
+    """
+    n = len(posterior)
+    place = torch.arange(n, 0, -1, dtype=torch.uint8).view(-1, *[1] * (posterior.ndim - 1))
+    return n - ((posterior == posterior.amax(0)) * place).amax(0).long()
 
 
 def _by_zone(values: Tensor, zone: Tensor, pixels: Tensor) -> NDArray[np.float64]:
