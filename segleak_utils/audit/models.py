@@ -71,17 +71,18 @@ class Model:
         ValueError for answers that are not what was said of them, or of another number of classes.
         """
         if self.tile is not None and tuple(self.tile) != tuple(images.shape[-2:]):
-            return self._by_tiles(images)[..., ::stride, ::stride].cpu(), stride
+            return self._by_tiles(images, stride).cpu(), stride
         return self._whole(images, stride).cpu(), stride
 
-    def _whole(self, images: Tensor, stride: int = 1) -> Tensor:
-        """Posteriors of every `stride`-th pixel of the images, where the model is."""
+    def _whole(self, images: Tensor, stride: int, first: tuple[int, int] = (0, 0)) -> Tensor:
+        """Posteriors of every `stride`-th pixel from `first` on (y, x), where the model is."""
+        kept = (..., *(slice(start, None, stride) for start in first))
+        values = self._answers(images)
         if self.told.returns == "logits":  # brought to the grid first, as every library does
-            values = self._on_grid(self._answers(images), images)
-            return self._posterior(values[..., ::stride, ::stride])
-        return self._on_grid(self._posterior(self._answers(images)), images)[
-            ..., ::stride, ::stride
-        ]
+            values = self._on_grid(values, images)
+        if values.shape[-2:] == images.shape[-2:]:
+            return self._posterior(values[kept])  # of what is not kept, no softmax and no check
+        return self._on_grid(self._posterior(values), images)[kept]
 
     def _posterior(self, values: Tensor) -> Tensor:
         return as_posterior(values, self.told, f"the answer of {self.source}")
@@ -139,19 +140,27 @@ class Model:
                 "answers.batch: 1"
             ) from error
 
-    def _by_tiles(self, images: Tensor) -> Tensor:
+    def _by_tiles(self, images: Tensor, stride: int) -> Tensor:
         """Asked tile by tile, the last one at the edge; where tiles overlap, the mean of them."""
-        height, width = images.shape[-2:]
-        wanted = max(height, self.tile[0]), max(width, self.tile[1])
-        padded = F.pad(images, (0, wanted[1] - width, 0, wanted[0] - height), mode="replicate")
-        total = torch.zeros(len(images), self.n_classes, *wanted, device=self.device)
-        count = torch.zeros(1, 1, *wanted, device=self.device)
+        sides = images.shape[-2:]
+        wanted = [max(side, tile) for side, tile in zip(sides, self.tile, strict=True)]
+        more = [whole - side for whole, side in zip(wanted, sides, strict=True)]
+        padded = F.pad(images, (0, more[1], 0, more[0]), mode="replicate")
+        grid = [-(-side // stride) for side in wanted]
+        total = torch.zeros(len(images), self.n_classes, *grid, device=self.device)
+        count = torch.zeros(1, 1, *grid, device=self.device)
         for y in starts(wanted[0], self.tile[0]):
             for x in starts(wanted[1], self.tile[1]):
-                at = (..., slice(y, y + self.tile[0]), slice(x, x + self.tile[1]))
-                total[at] += self._whole(padded[at])
+                first = -y % stride, -x % stride  # of the tile's pixels that are kept
+                if first[0] >= self.tile[0] or first[1] >= self.tile[1]:
+                    continue
+                tile = padded[..., y : y + self.tile[0], x : x + self.tile[1]]
+                part = self._whole(tile, stride, first)
+                top, left = (y + first[0]) // stride, (x + first[1]) // stride
+                at = (..., slice(top, top + part.shape[-2]), slice(left, left + part.shape[-1]))
+                total[at] += part
                 count[at] += 1
-        return (total / count)[..., :height, :width]
+        return (total / count)[..., : -(-sides[0] // stride), : -(-sides[1] // stride)]
 
 
 def starts(length: int, tile: int) -> list[int]:

@@ -197,6 +197,55 @@ def test_killed_at_any_moment_it_goes_on(tmp_path):
     assert np.array_equal(found.said["nothing"].zones, whole.said["nothing"].zones)
 
 
+GROWS = """
+import sys, threading, time
+from pathlib import Path
+sys.path[:0] = [{tests!r}, {root!r}]
+import psutil, torch
+from toy_audits import data_of, write_lists
+from segleak_utils.audit.asking import ask
+from segleak_utils.audit.config import Answers
+from segleak_utils.audit.networks import network
+from segleak_utils.audit.pictures import listed
+from segleak_utils.audit.pixels import Reader
+
+class Many(torch.nn.Conv2d):
+    pass
+
+torch.manual_seed(0)
+of = network(Answers(returns="logits", device="cpu"), 19, model=Many(3, 19, 1))
+root, peak = Path({data!r}), 0
+
+def watch():
+    global peak
+    while True:
+        peak = max(peak, psutil.Process().memory_info().rss)
+        time.sleep(0.002)
+
+threading.Thread(target=watch, daemon=True).start()
+peaks = []
+for n in (16, 16, 100):
+    part = root / str(len(peaks))
+    write_lists(part, n=n, size=(128, 256))
+    data = data_of(part, n_classes=19)
+    ask(of, listed(data), Reader(data), part / "kept", grid=128 * 256, batch=8)
+    peaks.append(peak)
+print((peaks[2] - peaks[1]) // 2**20)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    tests = Path(__file__).parents[1]
+    told = {"tests": str(tests), "root": str(tests.parent), "data": str(tmp_path)}
+    found = subprocess.run(
+        [sys.executable, "-c", GROWS.format(**told)], capture_output=True, text=True, timeout=200
+    )
+    assert found.returncode == 0, found.stderr
+    # posteriors of 168 images more are 418 MB; the allocator may keep some batches, 20 MB each
+    assert int(found.stdout) < 100, found.stdout
+
+
 @pytest.mark.slow
 def test_two_processes_share_the_list_and_the_result_is_that_of_one(tmp_path):
     write_lists(tmp_path, n=24)

@@ -161,6 +161,20 @@ def test_tiles_cover_the_image_and_agree_where_the_network_is_local():
     assert starts(8, 8) == [0] and starts(9, 4) == [0, 4, 5]
 
 
+@pytest.mark.parametrize("returns", ["logits", "log_probabilities", "probabilities"])
+@pytest.mark.parametrize("tile", [None, (16, 20), (11, 13), (40, 64)])
+def test_the_pixels_kept_are_those_of_the_whole_answer(tile, returns):
+    answer = {
+        "logits": lambda images: images.roll(1, -1) * 7 - 3,
+        "log_probabilities": lambda images: (images.roll(1, -1) * 7).log_softmax(1),
+        "probabilities": lambda images: (images.roll(1, -1) * 7).softmax(1),
+    }[returns]
+    whole = asked(answer, returns=returns, tile=tile)
+    for stride in (2, 3, 5, 19):  # 19: some tiles have no pixel that is kept
+        some = asked(answer, returns=returns, tile=tile, stride=stride)
+        assert torch.allclose(some, whole[..., ::stride, ::stride], atol=1e-6), stride
+
+
 def test_a_module_names_a_network_or_what_makes_one(tmp_path):
     (tmp_path / "mine_for_audit.py").write_text(
         "import torch\nfrom torch import nn\n"
