@@ -117,7 +117,11 @@ def wait() -> None:
 
 
 def of_first(value: T) -> T:
-    """The first process's value, in all of them; alone, the value itself."""
+    """The first process's value (what can be pickled), in all of them; alone, the value itself.
+
+    >>> of_first([3, 1])
+    [3, 1]
+    """
     if not joined():
         return value
     values = [value]
