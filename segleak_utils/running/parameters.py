@@ -27,7 +27,7 @@ def _integer(low: int, high: int) -> object:
 
 
 VictimSeed = _integer(0, 1)
-PATHS = ("data_root", "examples", "attackers")  # the parameters that are folders
+PATHS = ("data_root", "examples", "attackers", "config")  # the parameters that are paths
 # resolved, so that a run says where they lead to; any place is allowed
 Resolved = Annotated[Path, AfterValidator(Path.resolve)]
 # "" in a notebook's cell: none
@@ -130,6 +130,15 @@ class BeyondThePaper(Common):
     n_boot: _integer(200, 20_000) = 2000
 
 
+class AuditYourModel(Common):
+    """09_audit_your_model; ``n_members`` of the default victim are audited beside twice as many
+    non-members. ``config`` is an audit.yml of your own instead, seen from notebooks/."""
+
+    victim_seed: VictimSeed = 0
+    n_members: _integer(60, 400) = 150
+    config: Folder = None
+
+
 MODELS: dict[str, type[Common]] = {
     "00_start_here": StartHere,
     "01_victim_inference": VictimInference,
@@ -138,6 +147,7 @@ MODELS: dict[str, type[Common]] = {
     "04_defenses": Defenses,
     "05_roc_analysis": RocAnalysis,
     "06_beyond_the_paper": BeyondThePaper,
+    "09_audit_your_model": AuditYourModel,
 }
 
 

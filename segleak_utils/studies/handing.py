@@ -92,7 +92,8 @@ def hand_over(
     lists |= {f"shadow-{k}": f"shadow-dependent-{k}" for k in range(n_references)}
     for name, network in lists.items():
         members, nonmembers, _ = experiment.roles(plan, network)
-        wanted = (n_members, n_nonmembers) if name == "victim" else (n_members, n_members)
+        fewer = 2 * n_members // 3  # enough to learn a regression from
+        wanted = (n_members, n_nonmembers) if name == "victim" else (fewer, fewer)
         for part, scenes, n in zip(
             ("members", "nonmembers"), (members, nonmembers), wanted, strict=True
         ):

@@ -54,7 +54,8 @@ def test_bad_value_names_parameter_found_and_expected(notebook, name, value, exp
 def test_a_path_is_resolved_wherever_it_leads(name, value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("no folder")
-    found = getattr(parameters.check("02_structured_loss_map", **{name: value}), name)
+    notebook = next(n for n, model in parameters.MODELS.items() if name in model.model_fields)
+    found = getattr(parameters.check(notebook, **{name: value}), name)
     assert found == (tmp_path / value).resolve() and found.is_absolute() and ".." not in found.parts
 
 
