@@ -49,8 +49,8 @@ class Data(_Told):
     colours: dict[str, int] | None = Field(
         None, description='of RGB masks, "#rrggbb": label or -1 for void'
     )
-    void: tuple[int, ...] | None = Field(
-        None, description="stored ids that do not count; 255 where it is left out"
+    void: int | tuple[int, ...] | None = Field(
+        None, description="stored id, or ids, that do not count; 255 where it is left out"
     )
     groups: str | None = Field(
         None, description="regular expression of whose an image is, in its name: '^(patient[0-9]+)'"
@@ -77,6 +77,11 @@ class Data(_Told):
             found = f"{len(self.classes)} names, but n_classes is {self.n_classes}"
             raise ValueError(f"data.classes: {found}")
         return self
+
+    @property
+    def voids(self) -> tuple[int, ...] | None:
+        """The stored ids that do not count; None where nothing was said of them."""
+        return (self.void,) if isinstance(self.void, int) else self.void
 
     @property
     def empty(self) -> bool:

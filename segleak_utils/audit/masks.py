@@ -50,8 +50,8 @@ def _array(path: Path) -> NDArray:
 
 
 def _of_ids(ids: NDArray, path: Path, data: Data, n_classes: int) -> NDArray[np.uint8]:
-    void = data.void if data.void is not None else (VOID,)
-    if data.void is None and data.mapping is not None and VOID in data.mapping:
+    void = data.voids if data.voids is not None else (VOID,)
+    if data.voids is None and data.mapping is not None and VOID in data.mapping:
         void = ()
     known = data.mapping if data.mapping is not None else {c: c for c in range(n_classes)}
     wrong = {i: label for i, label in known.items() if not 0 <= label < n_classes}

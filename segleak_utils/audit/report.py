@@ -179,8 +179,8 @@ def drawn(
                 figures.render_releases(helped),
                 "AUC against mean IoU of each release: "
                 + "; ".join(f"{name}, {who}: {area}" for name, who, _, area in helped),
-                "What would help: less of an answer released, what is left of the leak (up) and of "
-                "the use (right). Judge by the attacker who knows the defence.",
+                "What would help: less of an answer released, what is left of the leak (left) and "
+                "of the use (right). Judge by the attacker who knows the defence.",
             )
         )
     return pictures

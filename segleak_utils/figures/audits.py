@@ -26,7 +26,7 @@ def render_p_values(p_values: NDArray, flagged: NDArray) -> Figure:
     bins = np.linspace(0, 1, int(np.clip(len(p_values) // 10, 5, 20)) + 1)
     parts = [p_values[flagged], p_values[~flagged]]
     label = f"flagged ({int(flagged.sum())})", f"not flagged ({int((~flagged).sum())})"
-    axis.hist(parts, bins, stacked=True, color=[NONMEMBER, MEMBER], label=label, edgecolor="white")
+    axis.hist(parts, bins, stacked=True, color=[MEMBER, "#a8cfe6"], label=label, edgecolor="white")
     axis.axhline(len(p_values) / (len(bins) - 1), color="#444444", ls="--", lw=1.2,
                  label="if nothing leaked")  # fmt: skip
     axis.set(xlim=(0, 1), xlabel="p-value: share of non-members with as high a score")
@@ -88,30 +88,38 @@ def render_exposed(
 def render_releases(
     rows: Sequence[tuple[str, str, float, Interval]], xlabel: str = "mean IoU on non-members"
 ) -> Figure:
-    """Leak against usefulness: a release's name, the attacker, its mean IoU, the AUC; a mark each.
+    """Leak beside use: a release's name, the attacker, its mean IoU, the AUC; a row for each.
 
     Naive and adaptive marks of one release are joined: the gap is what hoping for naive costs.
     """
-    figure, axes = axes_of(figsize=(8.6, 4.4))
-    axis = axes[0, 0]
-    looks = {"naive": (NONMEMBER, "D", -0.5), "adaptive": (MEMBER, "o", 0.5)}
-    for release in dict.fromkeys(row[0] for row in rows):
-        own = [row for row in rows if row[0] == release]
-        highest = max(own, key=lambda row: row[3].value)
-        values = [row[3].value for row in own]
-        axis.plot([row[2] for row in own], values, color="#bbbbbb", lw=1)
-        axis.annotate(release, (highest[2], highest[3].value), (0, 9), fontsize=8, ha="center",
-                      textcoords="offset points")  # fmt: skip
-    for attacker, (colour, marker, _) in looks.items():
+    releases = list(dict.fromkeys(row[0] for row in rows))
+    figure, axes = axes_of(
+        1, 2, figsize=(9.6, 0.5 * len(releases) + 1.5), sharey=True, width_ratios=(3, 2)
+    )
+    leak, use = axes[0]
+    place = {release: k for k, release in enumerate(releases)}
+    looks = {"naive": (NONMEMBER, "D", -0.13), "adaptive": (MEMBER, "o", 0.13)}
+    for attacker, (colour, marker, aside) in looks.items():
         own = [row for row in rows if row[1] == attacker]
-        if not own:
-            continue
-        x, areas = [row[2] for row in own], [row[3] for row in own]
-        axis.vlines(x, [a.low for a in areas], [a.high for a in areas], color=colour, lw=1.6)
-        axis.plot(x, [a.value for a in areas], marker, color="white", mec=colour, mew=2, ms=7,
-                  label=f"{attacker} attacker")  # fmt: skip
-    axis.axhline(0.5, color="#444444", lw=1, ls="--", label="guessing")
-    axis.margins(x=0.1, y=0.15)
-    axis.set(xlabel=xlabel, ylabel="AUC of the attack (bar: interval)")
-    axis.legend()
+        for k, (release, _, _, area) in enumerate(own):
+            y = place[release] + aside
+            leak.plot([area.low, area.high], [y, y], color=colour, lw=2.4)
+            leak.plot(area.value, y, marker, color="white", mec=colour, mew=2, ms=7,
+                      label=None if k else f"{attacker} attacker")  # fmt: skip
+    for release, k in place.items():
+        values = [row[3].value for row in rows if row[0] == release]
+        if len(values) == 2:
+            sides = k + looks["naive"][2], k + looks["adaptive"][2]
+            leak.plot(values, sides, color="#bbbbbb", lw=1, zorder=1)
+        miou = next(row[2] for row in rows if row[0] == release)
+        use.plot([0, miou], [k, k], color="#bbbbbb", lw=2)
+        use.plot(miou, k, "s", color="#444444")
+        use.annotate(f"{miou:.3f}", (miou, k), (7, 0), textcoords="offset points", va="center",
+                     fontsize=8.5)  # fmt: skip
+    leak.axvline(0.5, color="#444444", lw=1, ls="--", label="guessing")
+    leak.set(yticks=range(len(releases)), yticklabels=releases)
+    leak.set_xlabel("AUC of the attack (bar: interval)")
+    leak.set_ylim(len(releases) - 0.5, -0.5)
+    use.set(xlabel=xlabel, xlim=(0, 1.25 * max(row[2] for row in rows) + 1e-3))
+    figure.legend(*leak.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

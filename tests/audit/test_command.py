@@ -127,7 +127,7 @@ def test_init_writes_a_file_that_can_be_read_and_run(tmp_path, capsys):
     assert command.main(["init", "x"], tmp_path) == 0
     assert "audit.yml written" in capsys.readouterr().out
     told = reading.read(tmp_path / "x" / "audit.yml")
-    assert told.data.n_classes == C and told.data.void == (255,)
+    assert told.data.n_classes == C and told.data.voids == (255,)
     assert str(told.data.members.images) == "train/images"
     (tmp_path / "x" / "net_for_init.py").write_text(NET)
     line = ["x/audit.yml", "--answers.model", "net_for_init:net", "--quiet"]
