@@ -18,7 +18,7 @@ from segleak_utils.audit.config import Data, Size
 from segleak_utils.audit.masks import read_mask
 from segleak_utils.audit.pictures import Picture
 from segleak_utils.data import VOID, Scenes
-from segleak_utils.data.imagefiles import opened, read_picture
+from segleak_utils.data.imagefiles import named, opened, read_picture
 
 
 class Reader:
@@ -77,7 +77,8 @@ def read_image(path: Path) -> Tensor:
         if mode in ("I", "F") and file.format != "PNG":
             raise ValueError(f"{path}: pixel mode {mode}, expected 8 or 16 bits a channel")
         if mode.startswith("I"):
-            pixels = np.array(ImageOps.exif_transpose(file))
+            with named(path):
+                pixels = np.array(ImageOps.exif_transpose(file))
             if pixels.min() < 0 or pixels.max() > 65535:
                 raise ValueError(f"{path}: values beyond 16 bits; save it with 8 or 16")
             grey = torch.from_numpy(pixels.astype(np.float32) / 65535)
@@ -93,9 +94,10 @@ def _deep_colours(path: Path) -> Tensor | None:
     """An RGB PNG or TIFF of 16 bits, which Pillow would cut to 8; None for all others."""
     with opened(path) as file:
         bits = _bits(file)
-        turned = file.getexif().get(274, 1)
-    if bits <= 8:
-        return None
+        if bits <= 8:
+            return None
+        with named(path):  # decodes a PNG
+            turned = file.getexif().get(274, 1)
     from torchvision.io import ImageReadMode, decode_image
 
     try:

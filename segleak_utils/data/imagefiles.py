@@ -47,7 +47,7 @@ def opened(path: Path) -> Image.Image:
     ValueError, naming the file: no image, more pixels than Pillow takes, or several pictures (a
     phone's JPEG with a preview beside the photograph, MPO, counts as one).
     """
-    with _named(path):
+    with named(path):
         file = Image.open(path)
         frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
     if frames > 1:
@@ -57,7 +57,7 @@ def opened(path: Path) -> Image.Image:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """Turn what Pillow raises for a damaged file into a ValueError that names it."""
     try:
         yield
@@ -92,7 +92,7 @@ def label_header(path: Path) -> tuple[Grid, bytes]:
 def _upright_grid(path: Path, file: Image.Image) -> Grid:
     turned = False
     if file.format != "TIFF":  # whose size Pillow has turned
-        with _named(path):  # a PNG's own getexif would decode it
+        with named(path):  # a PNG's own getexif would decode it
             turned = Image.Image.getexif(file).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
     return (file.width, file.height) if turned else (file.height, file.width)
 
@@ -147,7 +147,7 @@ def _check_labels(path: Path, file: Image.Image) -> None:
 
 def _upright(path: Path, file: Image.Image) -> Image.Image:
     """The file decoded, and turned as its EXIF says."""
-    with _named(path):
+    with named(path):
         file.load()
         ImageOps.exif_transpose(file, in_place=True)
     return file

@@ -232,6 +232,21 @@ def test_images_of_any_depth_are_in_0_to_1(tmp_path):
     assert np.allclose(found.permute(1, 2, 0), colours.astype(float) / 65535, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["x.png", "grey.png", "deep.png", "x.jpg", "x.tif", "deep.tif"])
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
+def test_a_file_that_is_cut_off_is_named(tmp_path, name, kept):
+    pixels = image(size=(40, 50))
+    if name == "grey.png":
+        pixels = pixels[..., 0]
+    elif name.startswith("deep"):
+        pixels = pixels[..., 0].astype(np.uint16) * 256
+    path = save(tmp_path / name, pixels)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(ValueError, match=name):
+        read_image(path)
+
+
 def test_images_are_turned_as_their_exif_says(tmp_path):
     exif = Image.Exif()
     exif[274] = 6
