@@ -35,7 +35,7 @@ def verdict(
         found=_found(kind, name, headline, blind, n_references, n_shadows),
         sure=_sure(headline, blind),
         silent=_silent(kind, n_references, n_shadows),
-        warnings=(*_warnings(headline, twins, by_image), *warnings),
+        warnings=(*_warnings(headline, twins, by_image, blind), *warnings),
     )
 
 
@@ -133,8 +133,17 @@ def _silent(kind: str, n_references: int, n_shadows: int) -> str:
     )
 
 
-def _warnings(headline: Attack, twins: Sequence[Twin], by_image: Number | None) -> tuple[str, ...]:
+def _warnings(
+    headline: Attack, twins: Sequence[Twin], by_image: Number | None, blind: Blind | None
+) -> tuple[str, ...]:
     found = []
+    if blind is not None and blind.auc.high < 0.5:
+        found.append(
+            f"The blind baseline lies below .5 ({blind.auc.value:.2f}), as chance does to two or "
+            "three audits in a hundred and images that depend on one another (a video's frames, "
+            "a patient's slices) to many more: then intervals are too narrow. Give owners, or "
+            "larger ones."
+        )
     between = [of for of in twins if of.between_lists]
     if between:
         found.append(
