@@ -54,6 +54,7 @@ def test_all_arrows_point_downwards():
         ("figures/curves.py", "from segleak_utils.studies import frontier", "Figures draw"),
         ("studies/growth.py", "from segleak_utils import run", "Arrows point downwards"),
         ("data/splits.py", "from segleak_utils import metrics", "Scenes know no network"),
+        ("audit/asking.py", "from segleak_utils.studies import plan", "An audit knows no data set"),
     ],
 )
 def test_an_arrow_drawn_the_wrong_way_is_found(tmp_path, file, arrow, broken):
@@ -100,7 +101,7 @@ def public_of(room: str) -> list[tuple[str, object]]:
     return found
 
 
-@pytest.mark.parametrize("room", [*CORE, "synthstreets", "running", "studies", "figures"])
+@pytest.mark.parametrize("room", [*CORE, "synthstreets", "running", "studies", "figures", "audit"])
 def test_a_room_hands_on_what_it_says(room):
     module = importlib.import_module(f"segleak_utils.{room}")
     names = getattr(module, "__all__", [])

@@ -228,6 +228,26 @@ call(metrics.tpr_at_fpr, of("scores member", fpr=0.2), **ABOUT, fpr=SHARE)
 for function in (metrics.accuracy_at, metrics.balanced_accuracy_at):
     given = of("scores member", threshold=0.0, level=0.9)
     call(function, given, **ABOUT, threshold=NUMBER, level=SHARE)
+call(metrics.tpr_interval, of("scores member", fpr=0.2, seed=0, n_boot=200), **ABOUT, fpr=SHARE,
+     seed=COUNT, n_boot=COUNT)  # fmt: skip
+call(
+    metrics.grouped_auc,
+    lambda r: (s := scored(r)) | {"groups": [f"g{i % 7}" for i in range(len(s["scores"]))]},
+    **ABOUT,
+    groups={
+        "one short": lambda x, r: x[:-1],
+        "empty": lambda x, r: ["", *x[1:]],
+        "none": lambda x, r: [None, *x[1:]],
+        "of one": lambda x, r: ["a"] * len(x),
+    },
+)
+call(
+    metrics.precision_at,
+    lambda r: {"tpr": 0.3, "fpr": 0.1, "prior": 0.5},
+    tpr=SHARE,
+    fpr=SHARE,
+    prior=SHARE,
+)
 call(
     metrics.mean_difference,
     lambda r: {"values": (s := scored(r))["scores"], "member": s["member"]},

@@ -13,7 +13,7 @@ from torch import nn
 
 from segleak_utils.data import Scenes
 from segleak_utils.studies import experiment
-from segleak_utils.studies.plan import Plan
+from segleak_utils.studies.plan import ROOT, Plan
 from segleak_utils.studies.shelf import manifest, shipped
 from segleak_utils.victims import load_victim
 from segleak_utils.whole import write_whole
@@ -98,10 +98,8 @@ def hand_over(
             ("members", "nonmembers"), (members, nonmembers), wanted, strict=True
         ):
             write_pictures(scenes.subset(range(min(n, len(scenes)))), folder / name / part)
-    from segleak_utils.audit.reading import SCHEMAS
-
     text = FILE.format(
-        schema=SCHEMAS / "audit-yml.json",
+        schema=ROOT / "segleak_utils" / "audit" / "schemas" / "audit-yml.json",
         seed=victim_seed,
         classes=", ".join(members.class_names),
         grid=grid,

@@ -370,3 +370,31 @@ def test_ten_lines_are_enough(tmp_path):
     )  # fmt: skip
     assert found.write() == tmp_path / "audit" / "report.html"
     assert len(found.exposed) == auditing.SHOWN and verdict.LEAST == 10
+
+
+def test_camvid_by_drive_is_less_sure_than_by_frame(camvid_root, tmp_path):
+    """Frames of a drive are alike; blocks of it are members, others not."""
+    rows = ["image,mask,member"]
+    for part in ("train", "val", "test"):
+        for i, path in enumerate(sorted((camvid_root / part).glob("*.png"))):
+            if i % 3 == 0:  # a third of the frames is enough here
+                rows.append(f"{path},{camvid_root / f'{part}annot' / path.name},{(i // 24) % 2}")
+    (tmp_path / "frames.csv").write_text("\n".join(rows))
+    drives = r"(?:^|/)(\w+?)_[^/]*$"
+    data = {"manifest": tmp_path / "frames.csv", "n_classes": 11, "void": 11, "size": (48, 64)}
+    torch.manual_seed(0)
+    net = torch.nn.Conv2d(3, 11, 3, padding=1)
+    areas = []
+    for groups in (drives, None):
+        of = Audit(data=data | {"groups": groups}, answers={"returns": "logits"}, out=tmp_path,
+                   releases=False, **QUICK)  # fmt: skip
+        found = audits.audit(of, model=net, progress=False).findings
+        areas.append(found.attacks[0].auc)
+    by_drive, by_frame = areas
+    assert by_drive.value == by_frame.value and by_drive.n_member_groups >= 4
+    assert by_drive.high - by_drive.low > by_frame.high - by_frame.low
+    text = " ".join(audits.audit(
+        of.model_copy(update={"data": of.data.model_copy(update={"groups": drives})}),
+        model=net, progress=False,
+    ).findings.verdict.warnings)  # fmt: skip
+    assert "images of one owner stand or fall together" in text and "nearly the same" in text
