@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -46,8 +46,9 @@ LOOK_ALIKES = {
 
 
 PPM = 12  # façade textures: pixels per metre
-# (multiplier, glass or None) float32 [height * PPM, length * PPM], see-through where glass < 0
-Texture = tuple[np.ndarray, np.ndarray | None, bool]
+# [height * PPM, length * PPM], glazed, see-through: either float32, a multiplier of the colour, or
+# complex64, the multiplier and the glass, so that one look-up finds both; see-through: glass < 0
+Texture = tuple[np.ndarray, bool, bool]
 
 
 @cache
@@ -57,6 +58,26 @@ def noise(number: int, size: int = 512, slope: float = 1.0) -> np.ndarray:
     fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]
     field = np.fft.irfft2(white / np.maximum(np.hypot(fx, fy), 1 / size) ** slope, (size, size))
     return ((field - field.mean()) / field.std()).astype(np.float32)
+
+
+def window(
+    field: np.ndarray, start: tuple[int, int], shape: tuple[int, int], step: int = 1
+) -> np.ndarray:
+    """`shape` values of a tileable field from `start` on, every `step`-th row and column."""
+    seen = np.empty(shape, field.dtype)
+    for to_rows, rows in _runs(start[0], shape[0], step, field.shape[0]):
+        for to_columns, columns in _runs(start[1], shape[1], step, field.shape[1]):
+            seen[to_rows, to_columns] = field[rows, columns]
+    return seen
+
+
+def _runs(start: int, count: int, step: int, size: int) -> Iterator[tuple[slice, slice]]:
+    """(places in the window, places in the field) of `count` steps around a ring of `size`."""
+    done, start = 0, int(start)
+    while done < count:
+        run = min(count - done, -((start - size) // step))
+        yield slice(done, done + run), slice(start, start + run * step, step)
+        done, start = done + run, (start + run * step) % size
 
 
 @cache
@@ -99,7 +120,7 @@ def facade(number: int) -> Texture:
         if level:
             mul[int(y * PPM) : int(y * PPM) + 2] *= rng.uniform(0.8, 1.12)
     mul[: PPM // 2] *= 0.75
-    return mul.astype(np.float32), glass, False
+    return _both(mul, glass), True, False
 
 
 @cache
@@ -119,7 +140,16 @@ def plain(kind: str) -> Texture:
     else:  # planks
         mul[:, ::3] *= 0.7
         mul *= 1 + 0.15 * np.repeat(noise(14)[0, : cols // 3], 3)[None]
-    return mul.astype(np.float32), glass, kind == "rails"
+    if kind == "rails":
+        return _both(mul, glass), False, True
+    return mul.astype(np.float32), False, False
+
+
+def _both(mul: np.ndarray, glass: np.ndarray) -> np.ndarray:
+    """The multiplier as real part, the glass as imaginary part, complex64."""
+    both = np.empty(mul.shape, np.complex64)
+    both.real, both.imag = mul, glass
+    return both
 
 
 def pick(rng: np.random.Generator, items: Sequence):
@@ -165,7 +195,13 @@ class Canvas:
         self.cobbled = rng.random() < city.cobbles
         self.rails = -0.45 * self.half if rng.random() < city.rails else 0.0  # x of a tram track
         self.cross = rng.uniform(12, 40) if rng.random() < 0.45 else 0.0  # z of a side street
-        self.skyline = np.full(self.w, 1e9, np.float32)
+        self.skyline = np.full(self.w, self.h, np.float32)  # nothing is painted yet
+        self.rows = np.arange(self.h, dtype=np.float32)[:, None]
+        self.columns = np.arange(self.w, dtype=np.float32)
+        # what windows and air add to a wall, [3, 1, 1]
+        self.glow, self.haze = (
+            np.array(rgb, np.float32)[:, None, None] for rgb in (self.pane, self.fog)
+        )
         # a plane a colour: innermost loops over three colours would take most of the time
         self.rgb = np.zeros((3, self.h, self.w), np.uint8)
         self.lab = np.full((self.h, self.w), SKY, np.uint8)
@@ -181,9 +217,14 @@ class Canvas:
 
     def shade(self, rgb: Rgb, z: float, facing: float = 0.4) -> tuple[int, int, int]:
         t = math.exp(-z / self.sight)
-        mixed = zip(rgb, self.ambient, self.sunlight, self.fog, strict=True)
-        seen = [int(255 * (t * own * (a + facing * s) + (1 - t) * fog)) for own, a, s, fog in mixed]
-        return tuple([0 if value < 0 else min(value, 255) for value in seen])
+        (r, g, b), (r0, g0, b0), (r1, g1, b1) = rgb, self.ambient, self.sunlight
+        air, (r2, g2, b2) = 1 - t, self.fog
+        red = int(255 * (t * r * (r0 + facing * r1) + air * r2))
+        green = int(255 * (t * g * (g0 + facing * g1) + air * g2))
+        blue = int(255 * (t * b * (b0 + facing * b1) + air * b2))
+        if 0 <= red < 256 and 0 <= green < 256 and 0 <= blue < 256:
+            return red, green, blue
+        return tuple([0 if value < 0 else min(value, 255) for value in (red, green, blue)])
 
     def annotate(self, label: int, size: float = 1e9) -> int | None:
         """The label a human gives an object `size` picture rows high; None is left out."""
@@ -231,6 +272,12 @@ def doubled(columns: np.ndarray) -> np.ndarray:
     return (columns.astype(np.uint16) * np.uint16(257)).view(np.uint8)
 
 
+@cache
+def _clouds(least: float) -> np.ndarray:
+    """How thick the clouds are, 0 to 0.6: float32 [512, 512]."""
+    return np.clip(noise(1, 512, 1.6) * 0.35 + least, 0, 0.6)
+
+
 def paint_sky(c: Canvas) -> None:
     """Gradient and clouds."""
     rows = max(1, min(c.h, int(c.hy) + 4))
@@ -240,9 +287,7 @@ def paint_sky(c: Canvas) -> None:
     t = np.linspace(0, 1, rows, dtype=np.float32)[:, None] ** 1.4
     high = vary(c.rng, zenith, 0.1)
     i, j = c.rng.integers(0, 512, 2)
-    v, u = (i + np.arange(rows) * 2) & 511, (j + np.arange(0, c.w, 2)) & 511
-    cloud = noise(1, 512, 1.6)[v[:, None], u]
-    thick = np.clip(cloud * 0.35 + (0.05 if c.weather == 0 else 0.2), 0, 0.6)
+    thick = window(_clouds(0.05 if c.weather == 0 else 0.2), (i, j), (rows, c.w // 2), 2)
     grey = np.float32(0.95 if c.weather < 3 else 0.45)
     for plane, above, below in zip(c.rgb, high, low, strict=True):
         sky = np.float32(above) * (1 - t) + np.float32(below) * t
@@ -298,9 +343,9 @@ def paint_ground(c: Canvas, edges, kinds, colours, shadow: np.ndarray) -> None:
             paint |= np.abs(across - np.float32(side)) < 0.07
         if c.cross and phase > 2:
             paint |= (np.abs(z - c.cross + 2.2) < 1.5) & (_fraction(x) < 0.5)
-        paint &= road & (fine + coarse > -1.8)
+        paint = np.flatnonzero(paint & road & (fine + coarse > -1.8))
     if c.rails:
-        rail = road & (np.abs(np.abs(x - np.float32(c.rails)) - 0.72) < 0.06)
+        rail = np.flatnonzero(road & (np.abs(np.abs(x - np.float32(c.rails)) - 0.72) < 0.06))
     blocks = np.sign(noise(4, 512, 1.0)[(z[:, :1] * 0.7).astype(int) & 511, i])
     front = np.float64(edges[-1] if c.sun > 0 else -edges[0])
     sunny = (x * np.float32(c.sun) < front - c.reach * (1 + 0.4 * blocks)) * np.float32(0.72)
@@ -314,9 +359,9 @@ def paint_ground(c: Canvas, edges, kinds, colours, shadow: np.ndarray) -> None:
         colour = own.take(of_strip, mode="clip")
         colour *= value
         if paint is not None:
-            colour[paint] = colour[paint] * 0.3 + 0.5
+            colour.ravel()[paint] = colour.ravel()[paint] * 0.3 + 0.5
         if rail is not None:
-            colour[rail] = steel
+            colour.ravel()[rail] = steel
         if wet is not None:
             colour *= wet
         colour *= dark
@@ -349,7 +394,7 @@ def paint_wall(
     if hi <= lo:
         return
     # 1/z and (metres along)/z are linear in the picture column
-    t = (np.arange(lo, hi, dtype=np.float32) - np.float32(ua)) / np.float32(ub - ua)
+    t = (c.columns[lo:hi] - np.float32(ua)) / np.float32(ub - ua)
     z = 1 / (1 / a[1] + t * np.float32(1 / b[1] - 1 / a[1]))
     length = math.dist(a, b)
     s = t * z
@@ -363,49 +408,51 @@ def paint_wall(
             rise + np.float32(ragged) * noise(5, 512, 1.0)[shift, (s * 14).astype(np.int32) & 511]
         )
     top = np.float32(c.hy) + np.float32(c.f) * (np.float32(c.eye) - rise) / z
-    seen = np.flatnonzero((top < skyline[lo:hi]) & (top < c.h))
+    seen = (top < skyline[lo:hi]).nonzero()[0]
     if not len(seen):
         return
     keep = slice(seen[0], seen[-1] + 1)
     lo, hi = lo + keep.start, lo + keep.stop
-    z, s, top = z[keep], s[keep], top[keep]
-    limit = np.minimum(skyline[lo:hi], np.float32(c.hy) + np.float32(c.f * c.eye) / z)
-    v0, v1 = max(0, int(top.min())), min(c.h, math.ceil(limit.max()))
+    z, s, top, before = z[keep], s[keep], top[keep], skyline[lo:hi]
+    limit = np.minimum(before, np.float32(c.hy) + np.float32(c.f * c.eye) / z)
+    v0, v1 = max(0, int(np.minimum.reduce(top))), min(c.h, math.ceil(np.maximum.reduce(limit)))
     if v1 <= v0:
         return
-    v = np.arange(v0, v1, dtype=np.float32)[:, None]
+    v = c.rows[v0:v1]
     y = np.float32(c.eye) - (v - np.float32(c.hy)) * (z / np.float32(c.f))
-    mul, glass, see_through = texture
-    col = ((s * PPM).astype(np.int32) + shift) % mul.shape[1]
-    at = (y * PPM).astype(np.intp)
-    at *= mul.shape[1]
-    at += col
+    looks, glazed, see_through = texture
+    at = (y * PPM).astype(np.int32)
+    at *= looks.shape[1]
+    at += ((s * PPM).astype(np.int32) + shift) % looks.shape[1]
     # what lies above or below the texture is outside, whatever is taken for it
-    m = mul.ravel().take(at, mode="clip")
-    g = None if glass is None else glass.ravel().take(at, mode="clip")
+    look = looks.ravel().take(at, mode="clip")
+    m, g = (look.real, look.imag) if glazed or see_through else (look, None)
     inside = v >= top
     inside &= v <= limit
     fade = 255 * np.exp(-z / np.float32(c.sight))
-    eaves = np.float32(c.hy) + np.float32(c.f) * np.float32(c.eye - height) / z
-    over = max(0, math.ceil(eaves.max()) - v0) if roof[0] else 0  # rows that hold some roof
-    upper = v[:over] < eaves
-    if over and g is not None:
-        np.copyto(g[:over], 0, where=upper)
+    over = 0  # rows that hold some roof
+    if roof[0]:
+        eaves = np.float32(c.hy) + np.float32(c.f) * np.float32(c.eye - height) / z
+        over = max(0, math.ceil(np.maximum.reduce(eaves)) - v0)
+        upper = v[:over] < eaves
+        if over and glazed:
+            np.copyto(g[:over], 0, where=upper)
     y *= np.float32(0.083)
     y += np.float32(0.75)
-    m *= np.minimum(y, 1, out=y)  # less light near the ground
+    m = m * np.minimum(y, 1, out=y)  # less light near the ground
     whole = inside  # an annotator fills the gaps of a fence
     if see_through:
         inside = whole & (g >= 0)
-    for k, lit in enumerate(c.light(facing)):
-        shown = m * (fade * np.float32(rgb[k] * lit))
-        if over:
-            tile = np.float32(roof[1][k]) / np.float32(rgb[k])
-            np.multiply(shown[:over], tile, out=shown[:over], where=upper)
-        if g is not None and not see_through:
-            shown += g * (fade * np.float32(c.pane[k]))
-        shown += (255 - fade) * np.float32(c.fog[k])
-        np.minimum(shown, 255, out=shown)
-        np.copyto(c.rgb[k, v0:v1, lo:hi], shown, where=inside, casting="unsafe")
+    own, lights = np.array(rgb, np.float32), c.light(facing)
+    lit = np.array([k * light for k, light in zip(rgb, lights, strict=True)], np.float32)
+    shown = m * (lit[:, None, None] * fade)
+    if over:
+        tile = np.array(roof[1], np.float32) / own
+        shown[:, :over] *= np.where(upper, tile[:, None, None], np.float32(1))
+    if glazed:
+        shown += g * (c.glow * fade)
+    shown += (255 - fade) * c.haze
+    np.minimum(shown, 255, out=shown)
+    np.copyto(c.rgb[:, v0:v1, lo:hi], shown, where=inside, casting="unsafe")
     np.copyto(c.lab[v0:v1, lo:hi], np.uint8(label), where=whole)
-    np.minimum(skyline[lo:hi], top, out=skyline[lo:hi])
+    np.minimum(before, top, out=before)

@@ -50,6 +50,7 @@ from segleak_utils.synthstreets.canvas import (
     pick,
     plain,
     vary,
+    window,
 )
 from segleak_utils.synthstreets.styles import CITIES, Point
 from segleak_utils.synthstreets.things import (
@@ -241,8 +242,8 @@ def photograph(c: Canvas) -> np.ndarray:
     small = small.filter(ImageFilter.BoxBlur(0.15 + 0.45 * rng.random()))
     image = np.array(small.point(np.rint(255 * tone).astype(int).ravel().tolist()), np.float32)
     i, j = rng.integers(0, 512, 2)
-    grain = noise(6, 512, 0.5)[np.ix_((i + np.arange(height)) & 511, (j + np.arange(width)) & 511)]
-    seen = vignette(height, width) * (1 + np.float32(0.02) * grain)
+    seen = window(_grain(), (i, j), (height, width))
+    seen *= vignette(height, width)
     for colour in range(3):
         image[..., colour] *= seen
     sigma = np.float32(255 * (0.008 + 0.016 * rng.random()) * (1.5 if c.dusk else 1.0))
@@ -252,7 +253,7 @@ def photograph(c: Canvas) -> np.ndarray:
     pixels = np.clip(image, 0, 255, out=image).astype(np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=int(rng.integers(55, 93)))
-    return np.array(Image.open(stream))
+    return np.array(Image.open(stream, formats=("JPEG",)))
 
 
 def annotated(c: Canvas) -> np.ndarray:
@@ -260,25 +261,41 @@ def annotated(c: Canvas) -> np.ndarray:
     rng, lab = c.rng, np.asarray(c.mask)
     height, width = c.h // 2, c.w // 2
     i, j = rng.integers(0, 512, 2)
-    rows, cols = (i + 2 * np.arange(height)) & 511, (j + 2 * np.arange(width)) & 511
-    at = (rows << 9)[:, None] + cols
-    dv, du = (noise(n, 512, 1.7).ravel().take(at, mode="clip") for n in (7, 8))
-    at_rows, at_columns = (2 * np.arange(n, dtype=np.int32) for n in (height, width))
-    v, u = at_rows[:, None] + _pixels(dv), at_columns + _pixels(du)
+    shape = (height, width)
+    v, u = (window(_jitter(n), (i, j), shape, 2) for n in (7, 8))
+    v += 2 * np.arange(height, dtype=np.int32)[:, None]
+    u += 2 * np.arange(width, dtype=np.int32)
     v, u = np.clip(v, 0, c.h - 1, out=v), np.clip(u, 0, c.w - 1, out=u)
-    mask = lab.ravel().take(v * c.w + u, mode="clip")
+    v *= c.w
+    v += u
+    mask = lab.ravel().take(v, mode="clip")
     border = np.zeros(mask.shape, bool)
     border[:, 1:] |= mask[:, 1:] != mask[:, :-1]
     border[1:] |= mask[1:] != mask[:-1]
-    thin = noise(9, 512, 1.5).ravel().take(at, mode="clip") > NormalDist().inv_cdf(1 - VOID_BORDER)
-    mask[border & thin] = VOID
+    border &= window(_thin(), (i, j), shape, 2)
+    mask[border] = VOID
     return mask
 
 
-def _pixels(jitter: np.ndarray) -> np.ndarray:
-    """A displacement in deviations of `BOUNDARY_JITTER`, on the picture of twice the size."""
-    jitter *= 2 * BOUNDARY_JITTER
-    return np.rint(jitter, out=jitter).astype(np.int32)
+# what every scene takes a window of; computed once for all
+
+
+@cache
+def _grain() -> np.ndarray:
+    """The sensor's uneven pixels, a factor: float32 [512, 512]."""
+    return 1 + np.float32(0.02) * noise(6, 512, 0.5)
+
+
+@cache
+def _jitter(number: int) -> np.ndarray:
+    """Displacement on the picture of twice the size, whole pixels: int32 [512, 512]."""
+    return np.rint(noise(number, 512, 1.7) * (2 * BOUNDARY_JITTER)).astype(np.int32)
+
+
+@cache
+def _thin() -> np.ndarray:
+    """Where a boundary is void: bool [512, 512]."""
+    return noise(9, 512, 1.5) > NormalDist().inv_cdf(1 - VOID_BORDER)
 
 
 def render_scene(
