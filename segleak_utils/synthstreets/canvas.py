@@ -393,13 +393,17 @@ def paint_wall(
     lo, hi = max(0, math.ceil(min(ua, ub))), min(c.w, math.ceil(max(ua, ub)))
     if hi <= lo:
         return
+    shift = int(c.rng.random() * 288)
+    # most of what is hidden is so by far: its highest corner is under the lowest skyline
+    rises = height + roof[0] + 5 * ragged - c.eye
+    if rises > 0 and c.hy - c.f * rises / min(a[1], b[1]) > np.maximum.reduce(skyline[lo:hi]) + 1:
+        return
     # 1/z and (metres along)/z are linear in the picture column
     t = (c.columns[lo:hi] - np.float32(ua)) / np.float32(ub - ua)
     z = 1 / (1 / a[1] + t * np.float32(1 / b[1] - 1 / a[1]))
     length = math.dist(a, b)
     s = t * z
     s *= np.float32(length / b[1])
-    shift = int(c.rng.random() * 288)
     rise = height
     if roof[0]:
         rise = rise + np.float32(roof[0]) * np.minimum(np.minimum(s, length - s) / 2, 1)
@@ -414,6 +418,8 @@ def paint_wall(
     keep = slice(seen[0], seen[-1] + 1)
     lo, hi = lo + keep.start, lo + keep.stop
     z, s, top, before = z[keep], s[keep], top[keep], skyline[lo:hi]
+    if a[1] == b[1]:  # across the street: one depth for all columns
+        z = z[:1]
     limit = np.minimum(before, np.float32(c.hy) + np.float32(c.f * c.eye) / z)
     v0, v1 = max(0, int(np.minimum.reduce(top))), min(c.h, math.ceil(np.maximum.reduce(limit)))
     if v1 <= v0:
@@ -423,7 +429,7 @@ def paint_wall(
     looks, glazed, see_through = texture
     at = (y * PPM).astype(np.int32)
     at *= looks.shape[1]
-    at += ((s * PPM).astype(np.int32) + shift) % looks.shape[1]
+    at = at + ((s * PPM).astype(np.int32) + shift) % looks.shape[1]
     # what lies above or below the texture is outside, whatever is taken for it
     look = looks.ravel().take(at, mode="clip")
     m, g = (look.real, look.imag) if glazed or see_through else (look, None)
