@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import accumulate
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -89,19 +91,23 @@ def facade(number: int) -> Texture:
     glass = np.zeros((rows, cols), np.float32)
     if number % 3 == 0:  # courses of brick
         mul[::4] *= 0.86
-    floor, pitch = rng.uniform(2.7, 3.6), 24 / rng.integers(7, 13)
-    wide, tall, sill = rng.uniform(0.3, 0.75) * pitch, rng.uniform(1.2, 2.0), rng.uniform(0.7, 1.0)
+    floor, pitch = between(rng, 2.7, 3.6), 24 / rng.integers(7, 13)
+    wide, tall, sill = (
+        between(rng, 0.3, 0.75) * pitch,
+        between(rng, 1.2, 2.0),
+        between(rng, 0.7, 1.0),
+    )
     shop = number % 2 == 0
 
     def window(s: float, y: float, w: float, h: float, frame: float) -> None:
         r, q = slice(int(y * PPM), int((y + h) * PPM)), slice(int(s * PPM), int((s + w) * PPM))
         mul[max(r.start - 1, 0) : r.stop + 1, max(q.start - 1, 0) : q.stop + 1] = frame
-        mul[r, q] = rng.uniform(0.05, 0.25)
-        glass[r, q] = rng.uniform(0.05, 0.5) * np.linspace(0.7, 1.2, len(mul[r, q]))[:, None]
+        mul[r, q] = between(rng, 0.05, 0.25)
+        glass[r, q] = between(rng, 0.05, 0.5) * np.linspace(0.7, 1.2, len(mul[r, q]))[:, None]
         if w > 0.8:
             glass[r, q.start + (q.stop - q.start) // 2] = 0.6 * frame
 
-    frame = rng.uniform(0.7, 1.25)
+    frame = between(rng, 0.7, 1.25)
     for level in range(int(40 / floor)):
         y = level * floor
         for k in range(round(24 / pitch)):
@@ -110,7 +116,7 @@ def facade(number: int) -> Texture:
                 window(s, y + sill, wide, min(tall, floor - sill - 0.2), frame)
             elif shop:
                 window(k * pitch + 0.2, 0.4, pitch - 0.4, 2.1, 0.5)
-                tone = rng.uniform(0.4, 1.3)
+                tone = between(rng, 0.4, 1.3)
                 band = slice(int(2.6 * PPM), int(3.0 * PPM))
                 mul[band, int(k * pitch * PPM) : int((k + 1) * pitch * PPM)] *= tone
             elif rng.random() < 0.3:
@@ -118,7 +124,7 @@ def facade(number: int) -> Texture:
             else:
                 window(s, sill + 0.1, wide, min(tall, 1.5), frame)
         if level:
-            mul[int(y * PPM) : int(y * PPM) + 2] *= rng.uniform(0.8, 1.12)
+            mul[int(y * PPM) : int(y * PPM) + 2] *= between(rng, 0.8, 1.12)
     mul[: PPM // 2] *= 0.75
     return _both(mul, glass), True, False
 
@@ -156,6 +162,11 @@ def pick(rng: np.random.Generator, items: Sequence):
     return items[int(rng.random() * len(items))]
 
 
+def between(rng: np.random.Generator, low: float, high: float) -> float:
+    """What ``rng.uniform(low, high)`` draws, in a third of its time."""
+    return low + (high - low) * rng.random()
+
+
 def vary(rng: np.random.Generator, rgb: Rgb, amount: float = 0.08) -> Rgb:
     """A colour of one's own: brightness and hue vary."""
     u = rng.random(4).tolist()
@@ -177,7 +188,7 @@ class Canvas:
         self.bend = 0.0012 * float(rng.standard_normal()) if u[4] < 0.5 else 0.0
         self.half = city.road[0] + (city.road[1] - city.road[0]) * u[5]
         self.x0 = self.half * (0.25 + 0.3 * u[6])
-        self.weather = int(np.searchsorted(np.cumsum(city.weather), u[7] * 0.999))
+        self.weather = bisect_left([*accumulate(city.weather)], u[7] * 0.999)
         clear, overcast, haze, rain, dusk = (kind == self.weather for kind in range(5))
         self.wet, self.dusk = bool(rain), bool(dusk)
         self.sun = -1.0 if u[8] < 0.5 else 1.0  # side the sun stands on
@@ -191,10 +202,10 @@ class Canvas:
         self.fog = {0: (0.7, 0.77, 0.86), 1: (0.72, 0.73, 0.74), 2: (0.75, 0.76, 0.76),
                     3: (0.58, 0.6, 0.63), 4: (0.42, 0.36, 0.4)}[self.weather]  # fmt: skip
         self.pane = (0.75, 0.55, 0.25) if dusk else tuple(0.7 * v for v in self.fog)
-        self.reach = rng.uniform(1, 7)  # metres of shade in front of the façades
+        self.reach = between(rng, 1, 7)  # metres of shade in front of the façades
         self.cobbled = rng.random() < city.cobbles
         self.rails = -0.45 * self.half if rng.random() < city.rails else 0.0  # x of a tram track
-        self.cross = rng.uniform(12, 40) if rng.random() < 0.45 else 0.0  # z of a side street
+        self.cross = between(rng, 12, 40) if rng.random() < 0.45 else 0.0  # z of a side street
         self.skyline = np.full(self.w, self.h, np.float32)  # nothing is painted yet
         self.rows = np.arange(self.h, dtype=np.float32)[:, None]
         self.columns = np.arange(self.w, dtype=np.float32)
@@ -228,7 +239,7 @@ class Canvas:
 
     def annotate(self, label: int, size: float = 1e9) -> int | None:
         """The label a human gives an object `size` picture rows high; None is left out."""
-        u = self.rng.random(2)
+        u = (self.rng.random(), self.rng.random())
         if size < 2 * SMALL and u[0] < LEFT_OUT:
             return None
         rate = FACADE_CONFUSION if label == BUILDING else CONFUSION

@@ -17,8 +17,10 @@ The mask is that of a human annotator, not of the renderer (the rates are in `ca
 from __future__ import annotations
 
 import io
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import cache
+from itertools import accumulate
 from statistics import NormalDist
 
 import numpy as np
@@ -42,6 +44,7 @@ from segleak_utils.synthstreets.canvas import (
     BOUNDARY_JITTER,
     VOID_BORDER,
     Canvas,
+    between,
     facade,
     noise,
     paint_ground,
@@ -76,13 +79,13 @@ def paint_rows(c: Canvas, left: float, right: float) -> None:
     """Plots on both sides and the far end, from near to far; see-through fences at last."""
     rng, city = c.rng, c.city
     names = ("building", "wall", "fence", "hedge", "gap")
-    chances = np.cumsum(city.pieces)
+    chances = [*accumulate(city.pieces)]
     plots: list[tuple] = []
 
     def building(x: float, z: float, side: int, long: float, behind: bool = False) -> None:
-        looks = (rng.uniform(*city.height), vary(rng, pick(rng, city.facades), 0.1),
+        looks = (between(rng, *city.height), vary(rng, pick(rng, city.facades), 0.1),
                  facade(int(rng.integers(18))), c.annotate(BUILDING))  # fmt: skip
-        roof = (city.roof * rng.uniform(0.2, 1.3), vary(rng, pick(rng, city.roofs)))
+        roof = (city.roof * between(rng, 0.2, 1.3), vary(rng, pick(rng, city.roofs)))
         lit = 1.0 if side != c.sun else 0.1
         if long:
             plots.append((z + long / 2, (x, z), (x, z + long), *looks, lit, roof, 0.0))
@@ -94,42 +97,42 @@ def paint_rows(c: Canvas, left: float, right: float) -> None:
         plots.append(((a[1] + b[1]) / 2, a, b, high, colour, plain("hedge"),
                       c.annotate(VEGETATION), 0.4, (0.0, colour), 0.1 * high))  # fmt: skip
 
-    far = rng.uniform(45, 130)
+    far = between(rng, 45, 130)
     for side, edge in ((-1, left), (1, right)):
-        z = rng.uniform(1.6, 5)
+        z = between(rng, 1.6, 5)
         while z < far:
-            kind = names[int(np.searchsorted(chances, rng.random() * 0.999))]
-            long = rng.uniform(6, 18) if kind == "building" else rng.uniform(5, 14)
+            kind = names[bisect_left(chances, rng.random() * 0.999)]
+            long = between(rng, 6, 18) if kind == "building" else between(rng, 5, 14)
             if c.cross and z < c.cross + 7 and z + long > c.cross - 1:
                 long, kind = c.cross + 8 - z, "gap"
-            x = side * (edge + (rng.uniform(0, 1.2) if kind == "building" else 0.2))
+            x = side * (edge + (between(rng, 0, 1.2) if kind == "building" else 0.2))
             a, b = (x, z), (x, z + long)
             if kind == "building":
                 building(x, z, side, long)
             elif kind == "hedge":
-                green(a, b, rng.uniform(1.0, 2.5))
+                green(a, b, between(rng, 1.0, 2.5))
             elif kind != "gap":
                 wood = rng.random() < 0.5
                 rgb = (0.42, 0.32, 0.22) if wood else (0.22, 0.24, 0.24)
                 rgb = pick(rng, city.facades) if kind == "wall" else rgb
                 look = "wall" if kind == "wall" else "planks" if wood else "rails"
-                plots.append((z + long / 2, a, b, rng.uniform(0.9, 2.4), vary(rng, rgb, 0.15),
+                plots.append((z + long / 2, a, b, between(rng, 0.9, 2.4), vary(rng, rgb, 0.15),
                               plain(look), c.annotate(WALL if kind == "wall" else FENCE),
                               1.0 if side != c.sun else 0.1, (0.0, rgb), 0.0))  # fmt: skip
             if kind not in ("building", "gap") and rng.random() < 0.7:
-                x = side * (edge + rng.uniform(4, 9))
+                x = side * (edge + between(rng, 4, 9))
                 if rng.random() < city.pieces[0] + 0.2:
                     building(x, z, side, long, behind=True)
                 else:
-                    green((x, z), (x, z + long), rng.uniform(2, 6))
-            z += long + (rng.uniform(1, 5) if rng.random() < city.pieces[4] * 2 else 0)
+                    green((x, z), (x, z + long), between(rng, 2, 6))
+            z += long + (between(rng, 1, 5) if rng.random() < city.pieces[4] * 2 else 0)
     x = -70.0
     while x < 70:
-        wide = rng.uniform(8, 16)
+        wide = between(rng, 8, 16)
         if rng.random() < 0.35 + city.pieces[0] * 0.6:
             building(x, far + 8, 1, 0)
         else:
-            green((x, far + 8), (x + wide, far + 8), rng.uniform(4, 9))
+            green((x, far + 8), (x + wide, far + 8), between(rng, 4, 9))
         x += wide
     later = []
     for plot in sorted(plots, key=lambda item: item[0]):
@@ -157,22 +160,22 @@ def populate(c: Canvas, pavement: Point) -> list[tuple[float, float, Point, Call
         things.append((z, x, size, lambda: painter(c, x, z, *extra)))
 
     for _ in range(rng.poisson(city.trees)):
-        put(beside(0.6) * rng.uniform(1, 1.5), depth(6, 70), (2.0, 2.0), tree)
+        put(beside(0.6) * between(rng, 1, 1.5), depth(6, 70), (2.0, 2.0), tree)
     for _ in range(rng.poisson(city.posts)):
         kind = pick(rng, ("lamp", "lamp", "light", "sign", "sign"))
         side = -1 if rng.random() < 0.45 else 1
-        put(side * (half + rng.uniform(0.2, 0.7)), depth(6, 45), (0.15, 0.15), post, kind)
+        put(side * (half + between(rng, 0.2, 0.7)), depth(6, 45), (0.15, 0.15), post, kind)
     for _ in range(rng.poisson(city.people * 0.5)):
         x, z = beside(), depth(4.5, 40)
         if rng.random() < 0.15:
-            x = rng.uniform(-half, half)
+            x = between(rng, -half, half)
         for k in range(1 + rng.poisson(1)):
-            put(x + 0.6 * k * rng.uniform(-1, 1), z + rng.random(), (0.5, 0.4), person)
+            put(x + 0.6 * k * between(rng, -1, 1), z + rng.random(), (0.5, 0.4), person)
     for side in (-1, 1):
-        z = rng.uniform(4, 12)
+        z = between(rng, 4, 12)
         for _ in range(rng.poisson(city.parked / 2)):
             put(side * (half - 1.05), z, (1.8, 4.4), vehicle, CAR, side > 0)
-            z += rng.uniform(5.2, 9)
+            z += between(rng, 5.2, 9)
     for kind, rate in (
         (CAR, city.driving * 0.8), (TRUCK, city.trucks), (BUS, city.buses), (TRAIN, city.trains),
     ):  # fmt: skip
@@ -180,18 +183,18 @@ def populate(c: Canvas, pavement: Point) -> list[tuple[float, float, Point, Call
             z = depth(7 if kind == CAR else 9, 48)
             w, _, long = SIZES[kind]
             if c.cross and rng.random() < 0.2 and kind != TRAIN:
-                put(rng.uniform(-9, 9), c.cross + 3, (long, w), vehicle, kind, True, True)
+                put(between(rng, -9, 9), c.cross + 3, (long, w), vehicle, kind, True, True)
                 continue
             away = rng.random() < 0.5
             x = max(half * 0.5, 1.3) * (1 if away else -1)
             x = c.rails if kind == TRAIN and c.rails else x
-            put(x + rng.uniform(-0.3, 0.3), z, (w, long), vehicle, kind, away)
+            put(x + between(rng, -0.3, 0.3), z, (w, long), vehicle, kind, away)
     for rate, motor, ridden in (
         (city.riders * 0.7, False, True), (city.riders * 0.3, True, True),
         (city.bicycles, False, False), (city.motorcycles, True, False),
     ):  # fmt: skip
         for _ in range(rng.poisson(rate)):
-            x = rng.uniform(-0.8, 0.8) * half if ridden else beside(0.1)
+            x = between(rng, -0.8, 0.8) * half if ridden else beside(0.1)
             put(x, depth(5, 30), (0.7, 1.5), two_wheeler, motor, ridden)
     for _ in range(rng.poisson(city.clutter)):
         put(beside(0.4), depth(4, 30), (0.6, 0.5), clutter)
@@ -215,7 +218,7 @@ def cast_shadows(c: Canvas, things) -> np.ndarray:
 
 def paint_bonnet(c: Canvas) -> None:
     rng = c.rng
-    top, edge = c.h * rng.uniform(0.9, 0.95), c.h * rng.uniform(0.97, 1.02)
+    top, edge = c.h * between(rng, 0.9, 0.95), c.h * between(rng, 0.97, 1.02)
     points = [(0, c.h), (0, edge), (c.w * 0.2, top + 4), (c.w * 0.5, top), (c.w * 0.8, top + 4),
               (c.w, edge), (c.w, c.h)]  # fmt: skip
     c.poly(points, c.shade((0.14, 0.14, 0.15), 1, 0.8), VOID)
@@ -237,8 +240,8 @@ def photograph(c: Canvas) -> np.ndarray:
         mirror = image[hy - rows : hy][::-1].astype(np.float32) - ground
         ground += (road * near * mirror).astype(np.int16).astype(np.uint8)  # modulo 256
         small = Image.fromarray(image)
-    exposure = rng.uniform(0.85, 1.2) * (1 + 0.03 * rng.standard_normal(3))
-    tone = np.clip(exposure[:, None] * np.linspace(0, 1, 256), 0, 1) ** rng.uniform(0.85, 1.1)
+    exposure = between(rng, 0.85, 1.2) * (1 + 0.03 * rng.standard_normal(3))
+    tone = np.clip(exposure[:, None] * np.linspace(0, 1, 256), 0, 1) ** between(rng, 0.85, 1.1)
     small = small.filter(ImageFilter.BoxBlur(0.15 + 0.45 * rng.random()))
     image = np.array(small.point(np.rint(255 * tone).astype(int).ravel().tolist()), np.float32)
     i, j = rng.integers(0, 512, 2)
@@ -316,14 +319,14 @@ def render_scene(
     rng = np.random.default_rng([seed, index, style.number])
     c = Canvas(rng, style, height, width)
     pavement = tuple(rng.uniform(*style.pavement, 2))
-    edges, kinds, colours = [-c.half, c.half], [ROAD], [(rng.uniform(0.25, 0.42),) * 3]
+    edges, kinds, colours = [-c.half, c.half], [ROAD], [(between(rng, 0.25, 0.42),) * 3]
     outer = [c.half, c.half]
     for side in (0, 1):
         paving = vary(rng, pick(rng, style.paving), 0.12)
         layers = [(SIDEWALK, paving, pavement[side])]
         if rng.random() < style.verge:
             grass = vary(rng, pick(rng, ((0.3, 0.38, 0.15), (0.4, 0.38, 0.2))), 0.15)
-            layers.insert(int(rng.random() * 2), (TERRAIN, grass, rng.uniform(0.8, 3)))
+            layers.insert(int(rng.random() * 2), (TERRAIN, grass, between(rng, 0.8, 3)))
         for kind, colour, wide in layers:
             outer[side] += wide
             end = (0, len(kinds))[side]

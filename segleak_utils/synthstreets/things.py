@@ -28,10 +28,10 @@ from segleak_utils.data.classes import (
     VEGETATION,
     VOID,
 )
-from segleak_utils.synthstreets.canvas import Canvas, noise, pick, vary
+from segleak_utils.synthstreets.canvas import Canvas, between, noise, pick, vary
 from segleak_utils.synthstreets.styles import Point, Rgb
 
-STEP = [0] * 128 + [255] * 128  # a lookup table: opaque or not
+GREYS = np.arange(256)[:, None]
 
 
 @cache
@@ -48,21 +48,21 @@ def crown(number: int) -> tuple[Image.Image, ...]:
 
 def tree(c: Canvas, x: float, z: float) -> None:
     rng = c.rng
-    high, wide = rng.uniform(4, 9), rng.uniform(2.5, 5.5)
-    stem = rng.uniform(0.25, 0.45) * high
+    high, wide = between(rng, 4, 9), between(rng, 2.5, 5.5)
+    stem = between(rng, 0.25, 0.45) * high
     bush = rng.random() < 0.2
     if bush:
-        high, wide, stem = rng.uniform(0.8, 1.8), rng.uniform(1, 2.5), 0.0
+        high, wide, stem = between(rng, 0.8, 1.8), between(rng, 1, 2.5), 0.0
     k = c.f / z
     label = c.annotate(VEGETATION, high * k)
     u, v = c.project(x, z)
     if not bush:
-        c.line([(u, v), (u + rng.uniform(-2, 2), v - 1.3 * stem * k)], 0.28 * k,
+        c.line([(u, v), (u + between(rng, -2, 2), v - 1.3 * stem * k)], 0.28 * k,
                c.shade(vary(rng, (0.25, 0.2, 0.16)), z), label)  # fmt: skip
     tint = vary(rng, pick(rng, c.city.leaves), 0.12)
     for part in range(1 if bush or z > 35 else 3):
-        size = 1.0 if part == 0 else rng.uniform(0.5, 0.75)
-        du, dv = (0, 0) if part == 0 else (rng.uniform(-0.3, 0.3), rng.uniform(-0.1, 0.35))
+        size = 1.0 if part == 0 else between(rng, 0.5, 0.75)
+        du, dv = (0, 0) if part == 0 else (between(rng, -0.3, 0.3), between(rng, -0.1, 0.35))
         pu, pv = wide * k * size, (high - stem) * k * size * 1.15
         left = u + du * wide * k - pu / 2
         top = v - high * k + dv * (high - stem) * k
@@ -83,17 +83,18 @@ def stamp(c: Canvas, left, top, wide, high, tint: Rgb, z: float, label: int | No
     size = (x1 - x0, y1 - y0)
     shade, body, outline = (p.resize(size, Image.Resampling.BILINEAR, box=box) for p in sprite)
     dark, bright = c.shade((0, 0, 0), z), c.shade(tuple(2.0 * v for v in tint), z, 0.7)
-    ramp = [a + (b - a) * i // 255 for a, b in zip(dark, bright, strict=True) for i in range(256)]
-    c.picture.paste(Image.merge("RGB", [shade] * 3).point(ramp), (x0, y0), body)
+    dark, bright = np.array(dark), np.array(bright)
+    shade.putpalette((dark + (bright - dark) * GREYS // 255).astype(np.uint8).tobytes())
+    c.picture.paste(shade.convert("RGB"), (x0, y0), body)
     if label is not None:
-        c.mask.paste(label, (x0, y0), outline.point(STEP))
+        c.mask.paste(label, (x0, y0), outline.convert("1", dither=Image.Dither.NONE))
 
 
 def person(c: Canvas, x: float, z: float, label: int | None = -1, seat: float = 0.0) -> None:
     """A pedestrian, or a rider when `seat` is the height of the saddle."""
     rng = c.rng
     k = c.f / z
-    tall = rng.uniform(1.5, 1.9) if not seat else rng.uniform(1.25, 1.4)
+    tall = between(rng, 1.5, 1.9) if not seat else between(rng, 1.25, 1.4)
     if label == -1:
         label = c.annotate(PERSON, tall * k)
     u, v = c.project(x, z, seat * 0.6)
@@ -103,18 +104,18 @@ def person(c: Canvas, x: float, z: float, label: int | None = -1, seat: float = 
     coat, legs = vary(rng, pick(rng, coats), 0.15), vary(rng, pick(rng, coats[:4]), 0.1)
     lit, dim = c.shade(coat, z, 0.7), c.shade(coat, z, 0.1)
     trousers = c.shade(legs, z, 0.3)
-    step, lean = rng.uniform(-0.12, 0.12) * a, rng.uniform(-0.03, 0.03) * a
+    step, lean = between(rng, -0.12, 0.12) * a, between(rng, -0.03, 0.03) * a
     hip, neck = v - 0.5 * a, v - 0.84 * a
     for foot in (-step, step):
         c.poly([(u - 0.07 * a, hip), (u + 0.07 * a, hip), (u + foot + 0.045 * a, v),
                 (u + foot - 0.045 * a, v)], trousers, label)  # fmt: skip
-    w = rng.uniform(0.1, 0.14) * a
-    skirt = hip + rng.uniform(-0.02, 0.15) * a
+    w = between(rng, 0.1, 0.14) * a
+    skirt = hip + between(rng, -0.02, 0.15) * a
     c.poly([(u - w + lean, neck), (u + w + lean, neck), (u + w, skirt), (u - w, skirt)], lit, label)
     c.poly([(u + lean, neck), (u + w + lean, neck), (u + w, skirt), (u + w / 2, skirt)], dim)
     c.oval(u + lean, neck + 0.03 * a, w, 0.05 * a, lit, label)
     for arm in (-1, 1):
-        swing = rng.uniform(-0.04, 0.06) * a
+        swing = between(rng, -0.04, 0.06) * a
         c.line([(u + arm * w + lean, neck + 0.03 * a), (u + arm * (w + swing), hip)], 0.055 * a,
                dim, label)  # fmt: skip
     head = c.shade(vary(rng, pick(rng, ((0.75, 0.55, 0.45), (0.35, 0.22, 0.16))), 0.1), z)
@@ -200,7 +201,7 @@ def vehicle(c: Canvas, x: float, z: float, kind: int, away: bool, across: bool =
     body, low = c.shade(rgb, z, lit), c.shade(tuple(0.6 * v for v in rgb), z, lit)
     if kind == CAR:
         van = 0.12 * (rng.random() < 0.25)
-        boot = 0.01 if van or rng.random() < 0.5 else rng.uniform(0.06, 0.16)
+        boot = 0.01 if van or rng.random() < 0.5 else between(rng, 0.06, 0.16)
         shape = [(0, 0.14), (0, 0.62), (boot, 0.66), (boot + 0.08, 0.97), (0.34, 1),
                  (0.56 + van, 0.98), (0.74 + van, 0.66), (0.97, 0.56), (1, 0.14)]  # fmt: skip
         c.poly([flank(*p) for p in shape], body, label)
@@ -255,7 +256,7 @@ def vehicle(c: Canvas, x: float, z: float, kind: int, away: bool, across: bool =
         for s, y0, y1, ink in ((0.0, 0.64, 0.97, body), (0.07, 0.68, 0.92, pane)):
             c.poly([back(s, y0, b), back(s + 0.1, y1, t), back(0.9 - s, y1, t), back(1 - s, y0, b)],
                    ink, label)  # fmt: skip
-        s, sky = rng.uniform(0.15, 0.6), c.shade(tuple(0.35 * v for v in c.pane), z, 0.5)
+        s, sky = between(rng, 0.15, 0.6), c.shade(tuple(0.35 * v for v in c.pane), z, 0.5)
         c.poly([back(s, 0.7, b), back(s + 0.1, 0.91, t), back(s + 0.25, 0.91, t)], sky)
         roof = [
             back(0.1, 0.97, t),
@@ -264,14 +265,14 @@ def vehicle(c: Canvas, x: float, z: float, kind: int, away: bool, across: bool =
             back(0.9, 0.97, t),
         ]
         c.poly(roof, shiny, label)
-        quad(back, 0, 1, 0.14, rng.uniform(0.24, 0.33), low if rng.random() < 0.6 else dark)
+        quad(back, 0, 1, 0.14, between(rng, 0.24, 0.33), low if rng.random() < 0.6 else dark)
         quad(back, 0, 1, edge - 0.05, edge - 0.02, shiny)
-        y = 0.2 if not away else rng.uniform(0.22, 0.42)
+        y = 0.2 if not away else between(rng, 0.22, 0.42)
         quad(back, 0.4, 0.6, y, y + 0.07, c.shade((0.6, 0.6, 0.56), z))
         if not away:
             quad(back, 0.24, 0.76, 0.3, 0.42, dark)
-        wide_lamp, y = rng.uniform(0.08, 0.18), edge - rng.uniform(0.08, 0.12)
-        heights = (y - rng.uniform(0.03, 0.12), y + 0.04)
+        wide_lamp, y = between(rng, 0.08, 0.18), edge - between(rng, 0.08, 0.12)
+        heights = (y - between(rng, 0.03, 0.12), y + 0.04)
     else:
         glass = (0.55, 0.88) if kind == BUS and away else (0.42, 0.88)
         if kind == TRUCK and away:
@@ -295,14 +296,14 @@ def post(c: Canvas, x: float, z: float, kind: str) -> None:
     rng = c.rng
     k = c.f / z
     u, v = c.project(x, z)
-    high = rng.uniform(5, 8) if kind == "lamp" else rng.uniform(2.2, 3.4)
+    high = between(rng, 5, 8) if kind == "lamp" else between(rng, 2.2, 3.4)
     grey = c.shade(vary(rng, pick(rng, ((0.4, 0.41, 0.42), (0.2, 0.23, 0.22))), 0.1), z)
     label = c.annotate(POLE, high * k)
-    c.line([(u, v), (u, v - high * k)], rng.uniform(0.08, 0.16) * k, grey, label)
+    c.line([(u, v), (u, v - high * k)], between(rng, 0.08, 0.16) * k, grey, label)
     toward = -math.copysign(1.0, x)
     if kind == "lamp":
         if rng.random() < 0.7:
-            reach = u + toward * rng.uniform(0.8, 2) * k
+            reach = u + toward * between(rng, 0.8, 2) * k
             c.line([(u, v - high * k), (reach, v - (high + 0.2) * k)], 0.08 * k, grey, label)
             c.oval(reach, v - (high + 0.15) * k, 0.3 * k, 0.1 * k,
                    c.shade((0.95, 0.85, 0.6) if c.dusk else (0.5, 0.5, 0.5), z * 0.5))  # fmt: skip
@@ -310,7 +311,7 @@ def post(c: Canvas, x: float, z: float, kind: str) -> None:
     top = v - high * k
     if kind == "light":
         if rng.random() < 0.35:  # over the road
-            over = u + toward * rng.uniform(1.5, 3) * k
+            over = u + toward * between(rng, 1.5, 3) * k
             c.line([(u, top - 1.6 * k), (over, top - 1.6 * k)], 0.09 * k, grey, label)
             c.line([(u, top), (u, top - 1.6 * k)], 0.1 * k, grey, label)
             u, top = over, top - 1.4 * k
@@ -324,7 +325,7 @@ def post(c: Canvas, x: float, z: float, kind: str) -> None:
             c.oval(u, top + (0.18 + 0.3 * i) * k, 0.1 * k, 0.1 * k, ink)
         return
     label = c.annotate(SIGN, 0.7 * k)
-    r = rng.uniform(0.28, 0.45) * k
+    r = between(rng, 0.28, 0.45) * k
     red, white, blue = c.shade((0.7, 0.08, 0.08), z, 0.6), c.shade((0.85,) * 3, z, 0.6), c.shade(
         (0.08, 0.2, 0.6), z, 0.6)  # fmt: skip
     shape = rng.random()
@@ -340,7 +341,7 @@ def post(c: Canvas, x: float, z: float, kind: str) -> None:
             c.poly([(u - r * q, top + r * q * 0.8), (u + r * q, top + r * q * 0.8),
                     (u, top - r * q)], ink, label if q > 1 else None)  # fmt: skip
     else:
-        h = r * rng.uniform(0.6, 1.3)
+        h = r * between(rng, 0.6, 1.3)
         ink = pick(rng, (blue, white, c.shade((0.75, 0.6, 0.1), z), grey))
         c.poly([(u - r, top - h), (u + r, top - h), (u + r, top + h), (u - r, top + h)], ink, label)
         bar = white if ink != white else blue
@@ -350,7 +351,7 @@ def post(c: Canvas, x: float, z: float, kind: str) -> None:
 def clutter(c: Canvas, x: float, z: float) -> None:
     """Bins, boxes, café tables: street furniture without a class."""
     rng = c.rng
-    w, h = rng.uniform(0.25, 0.7), rng.uniform(0.6, 1.3)
+    w, h = between(rng, 0.25, 0.7), between(rng, 0.6, 1.3)
     rgb = vary(rng, pick(rng, ((0.2, 0.3, 0.2), (0.3, 0.3, 0.32), (0.55, 0.45, 0.1))), 0.15)
     a, b, d = c.project(x - w, z), c.project(x + w, z, h), c.project(x + w, z, 0)
     c.poly([a, (a[0], b[1]), b, d], c.shade(rgb, z, 0.5), VOID)
