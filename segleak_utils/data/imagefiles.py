@@ -58,7 +58,13 @@ def opened(path: Path) -> Image.Image:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Turn what Pillow raises for a damaged file into a ValueError that names it."""
+    """Turn what Pillow raises for a damaged file into a ValueError that names it.
+
+    >>> with named(Path("a.png")):
+    ...     raise OSError("truncated")
+    Traceback (most recent call last):
+    ValueError: a.png: cannot be read as an image (truncated); is it whole? Fetch it again
+    """
     try:
         yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

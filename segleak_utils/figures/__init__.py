@@ -21,7 +21,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "render_intervals",
             "render_roc",
             "render_scores",
-            "render_service",
             "render_subsamples",
             "render_toy_roc",
             "render_trainings",
@@ -50,6 +49,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "render_patches",
             "render_pixels",
             "render_roles",
+        ],
+        "service": [
+            "ServicePicture",
+            "render_service",
         ],
         "style": [
             "LOOKS",

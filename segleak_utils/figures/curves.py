@@ -5,33 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from segleak_utils import metrics
-from segleak_utils.figures.scenes import Example, colour_mask
-from segleak_utils.figures.style import LOOKS, LOSS_LABEL, MEMBER, NONMEMBER, axes_of, styled
+from segleak_utils.figures.style import LOOKS, MEMBER, NONMEMBER, axes_of, looks_of, styled
 from segleak_utils.metrics import Interval
-
-
-def _looks(series: Sequence | Mapping, first: int = 0) -> Sequence[tuple[str, str, str]]:
-    """A look for each series; ValueError rather than two series that look alike.
-
-    From the ninth on colours come again, with another marker and dash.
-    """
-    n, most = len(LOOKS), 4 * len(LOOKS)  # as many rounds as there are dashes
-    if len(series) > most:
-        raise ValueError(f"{len(series)} series in one picture; at most {most} differ enough")
-    looks = []
-    for k in range(first, first + len(series)):
-        again = (k - first) // n
-        looks.append((LOOKS[k % n][0], LOOKS[(k + 3 * again) % n][1], LOOKS[(k + again) % n][2]))
-    return looks
-
 
 # ---------------------------------------------------------------------------------- networks
 
@@ -179,7 +159,7 @@ def render_roc(
     """ROC of several attacks on the same images: linear, and log-log from the 1/n floor up."""
     figure, axes = axes_of(1, 2, figsize=(10.5, 4.6))
     linear, log = axes[0]
-    for (name, values), (colour, _, dash) in zip(scores.items(), _looks(scores), strict=True):
+    for (name, values), (colour, _, dash) in zip(scores.items(), looks_of(scores), strict=True):
         curve = metrics.roc(values, member)
         label = f"{name}: {areas[name]}"
         linear.plot(curve.fpr, curve.tpr, color=colour, ls=dash, label=label)
@@ -233,7 +213,7 @@ def render_against(
     figure, axes = axes_of(figsize=(8.2, 3.9))
     axis = axes[0, 0]
     for (name, found), (colour, marker, dash) in zip(
-        series.items(), _looks(series, 2), strict=True
+        series.items(), looks_of(series, 2), strict=True
     ):
         axis.plot(x, [i.value for i in found], color=colour, marker=marker, ls=dash, label=name)
         axis.fill_between(
@@ -259,7 +239,7 @@ def render_trainings(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> 
               (axes[0, 1], "select_auc", "AUC on shadow images kept aside", 0.5))  # fmt: skip
     for axis, key, label, guess in panels:
         for (name, history), (colour, marker, dash) in zip(
-            histories.items(), _looks(histories, 2), strict=True
+            histories.items(), looks_of(histories, 2), strict=True
         ):
             epochs = [h["epoch"] for h in history]
             axis.plot(epochs, [h[key] for h in history], ls=dash, marker=marker, color=colour,
@@ -378,99 +358,6 @@ def render_grouped(
 # --------------------------------------------------------------------------------- the defences
 
 
-SERVICE = (11.4, 3.9)  # inches
-
-
-@styled
-def render_service(
-    pair: Sequence[Example],
-    palette: np.ndarray,
-    scores: Mapping[str, np.ndarray],
-    member: np.ndarray,
-    title: str = "",
-) -> Figure:
-    """What a service releases of two scenes, and the ROC of the attacks on it, linear and log-log.
-
-    A row for each scene, framed by group: image | prediction | confidence | loss map. The scales
-    are the same at every call, so that two pictures can be compared.
-    """
-    # fixed places, and one pair of axes for all pictures: a layout engine, or axes for each of
-    # them, would take longer than everything else here
-    figure = plt.figure(figsize=SERVICE, layout="none")
-    figure.suptitle(title, y=0.995)
-    wall = figure.add_axes((0, 0, 1, 1))
-    wall.set_axis_off()
-    names = ("image", "released prediction", "released confidence", "loss map")
-    limits = (None, None, (0, 1, "cividis"), (0, 5, "magma"))
-    for row, (example, colour) in enumerate(zip(pair, (MEMBER, NONMEMBER), strict=True)):
-        height, width = example.mask.shape
-        pictures = (
-            example.image.permute(1, 2, 0).numpy(),
-            colour_mask(example.posterior.argmax(0), palette),
-            example.posterior.amax(0).numpy(),
-            example.loss.numpy(),
-        )
-        wide = min(1.95, 1.13 * width / height)
-        high = wide * height / width
-        for column, (values, limit) in enumerate(zip(pictures, limits, strict=True)):
-            left, low = 0.32 + 2.02 * column + (1.95 - wide) / 2, 2.905 - 1.21 * row - high / 2
-            least, most, scale = limit or (None, None, None)
-            edges = (left, left + wide, low, low + high)
-            wall.imshow(values, vmin=least, vmax=most, cmap=scale, extent=edges, aspect="auto")
-            wall.add_patch(
-                Rectangle((left, low), wide, high, fill=False, edgecolor=colour, lw=2.5, zorder=3)
-            )
-            if row == 0:
-                wall.text(left + wide / 2, low + high + 0.08, names[column], ha="center")
-            elif limit:
-                _scale_bar(wall, left, wide, limit, ("probability", LOSS_LABEL)[column - 2])
-            if column == 0:
-                wall.text(left - 0.09, low + high / 2, example.title, color=colour, rotation=90,
-                          ha="right", va="center")  # fmt: skip
-    wall.set(xlim=(0, SERVICE[0]), ylim=(0, SERVICE[1]))  # in inches; each picture has changed it
-    _small_rocs(figure, scores, member)
-    return figure
-
-
-def _scale_bar(
-    wall: Axes, left: float, wide: float, limit: tuple[float, float, str], label: str
-) -> None:
-    """A colour bar on the wall of pictures; what exceeds a loss's scale has its last colour."""
-    least, most, scale = limit
-    edges = (left + 0.1, left + wide - 0.1, 0.75, 0.86)
-    wall.imshow(np.linspace(0, 1, 256)[None], cmap=scale, extent=edges, aspect="auto")
-    ticks = np.linspace(least, most, 3)  # each text takes as long as an image
-    for at, value in zip(np.linspace(*edges[:2], len(ticks)), ticks, strict=True):
-        over = "≥ " if label == LOSS_LABEL and value == most else ""
-        wall.text(at, 0.68, f"{over}{value:g}", ha="center", va="top", fontsize=9)
-    wall.text(left + wide / 2, 0.44, label, ha="center", va="top")
-
-
-def _small_rocs(figure: Figure, scores: Mapping[str, np.ndarray], member: np.ndarray) -> None:
-    places = ((0.79, 0.585, 0.2, 0.3), (0.79, 0.125, 0.2, 0.32))
-    linear, log = (figure.add_axes(place) for place in places)
-    for (name, values), (colour, _, dash) in zip(scores.items(), _looks(scores, 1), strict=True):
-        curve, area = metrics.roc(values, member), metrics.auc(values, member)
-        linear.plot(curve.fpr, curve.tpr, color=colour, ls=dash, label=f"{name} {area}")
-        shown = curve.fpr >= curve.smallest_fpr
-        log.plot(curve.fpr[shown], curve.tpr[shown], color=colour, ls=dash)
-    floor = curve.smallest_fpr
-    linear.plot([0, 1], [0, 1], color="#888888", lw=1)
-    log.plot([floor, 1], [floor, 1], color="#888888", lw=1)
-    linear.set(xlim=(0, 1), ylim=(0, 1))
-    linear.set_title("ROC, linear and log-log", fontsize=10)
-    linear.legend(fontsize=8, loc="lower right", title="AUC", title_fontsize=8, handlelength=1.4)
-    log.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(1 / curve.n_members, 1))
-    log.minorticks_off()
-    log.set_xlabel("false positive rate", fontsize=9)
-    linear.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-    for side in (log.xaxis, log.yaxis):
-        side.set_major_formatter("{x:g}")  # to typeset powers of ten takes half as long as the rest
-    for axis in (linear, log):
-        axis.set_ylabel("true positive rate", fontsize=9)
-        axis.tick_params(labelsize=8)
-
-
 @dataclass(frozen=True)
 class Tradeoff:
     """One defence in the frontier: a label, its family, mean IoU, and an AUC for each attacker."""
@@ -495,7 +382,7 @@ def render_frontier(found: Sequence[Tradeoff], ylabel: str = "AUC of the attack"
     )
     families = list(dict.fromkeys(of.family for of in found))
     for axis, who in zip(axes.flat, panels, strict=False):
-        for family, (colour, marker, dash) in zip(families, _looks(families), strict=True):
+        for family, (colour, marker, dash) in zip(families, looks_of(families), strict=True):
             own = [of for of in found if of.family == family]
             x, areas = [of.miou for of in own], [of.aucs[who] for of in own]
             y = [area.value for area in areas]
@@ -529,7 +416,7 @@ def render_epsilon(
     """The accountant's ε against the noise multiplier; `marked`: networks that were trained so."""
     figure, axes = axes_of(figsize=(8.2, 4.2))
     axis = axes[0, 0]
-    for (name, values), (colour, _, dash) in zip(series.items(), _looks(series, 1), strict=True):
+    for (name, values), (colour, _, dash) in zip(series.items(), looks_of(series, 1), strict=True):
         axis.plot(multipliers, values, color=colour, ls=dash, label=name)
     for name, point in (marked or {}).items():
         axis.plot(*point, "o", color="white", mec="black", mew=2)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import struct
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+DPI = 90  # of a live picture: sharp enough at a notebook's width, and quickly drawn
 STYLE = Path(__file__).with_name("segleak.mplstyle")
 MEMBER, NONMEMBER = "#0072B2", "#D55E00"
 LOSS_LABEL = "loss of the true class (nats)"
@@ -24,6 +27,21 @@ LOOKS = (
     ("#D55E00", "X", "-."),
     ("#6B4C2A", "*", ":"),
 )
+
+
+def looks_of(series: Sequence | Mapping, first: int = 0) -> Sequence[tuple[str, str, str]]:
+    """A look for each series; ValueError rather than two series that look alike.
+
+    From the ninth on colours come again, with another marker and dash.
+    """
+    n, most = len(LOOKS), 4 * len(LOOKS)  # as many rounds as there are dashes
+    if len(series) > most:
+        raise ValueError(f"{len(series)} series in one picture; at most {most} differ enough")
+    looks = []
+    for k in range(first, first + len(series)):
+        again = (k - first) // n
+        looks.append((LOOKS[k % n][0], LOOKS[(k + 3 * again) % n][1], LOOKS[(k + again) % n][2]))
+    return looks
 
 
 def styled(render: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -42,3 +60,25 @@ def styled(render: Callable[..., Figure]) -> Callable[..., Figure]:
 def axes_of(rows: int = 1, columns: int = 1, **kwargs) -> tuple[Figure, np.ndarray]:
     """A figure with its axes as [rows, columns]."""
     return plt.subplots(rows, columns, squeeze=False, **kwargs)
+
+
+def packed(pixels: np.ndarray, dpi: float) -> bytes:
+    """Pixels uint8 [H, W, 4] as the bytes of a PNG, quickly.
+
+    Rows are compressed as they are (filter 0 of the PNG specification): in figures, large areas of
+    one colour, that is smaller than what Pillow makes of them, in a third of its time.
+    """
+    height, width, _ = pixels.shape
+    rows = np.zeros((height, 4 * width + 1), np.uint8)  # each begins with the number of its filter
+    rows[:, 1:] = np.reshape(pixels, (height, 4 * width))
+    dots = round(dpi / 0.0254)  # a metre
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)),
+        (b"pHYs", struct.pack(">IIB", dots, dots, 1)),
+        (b"IDAT", zlib.compress(rows, 1)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )

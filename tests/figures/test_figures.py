@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from segleak_utils import defenses, figures, metrics
 from segleak_utils.data import Scenes
+from segleak_utils.figures import style
 from segleak_utils.metrics import Interval
 
 C, SIZE = 4, (16, 32)
@@ -238,14 +239,12 @@ def test_a_release_changes_what_an_example_shows_and_not_its_scene():
 
 
 def test_series_never_look_alike_and_the_first_eight_as_ever():
-    from segleak_utils.figures import curves
-
-    looks = curves._looks(range(32))
+    looks = style.looks_of(range(32))
     assert list(looks[:8]) == list(figures.LOOKS)
     assert len({(colour, dash) for colour, _, dash in looks}) == 32
     assert len({(colour, marker) for colour, marker, _ in looks}) == 32
     with pytest.raises(ValueError, match="33 series"):
-        curves._looks(range(33))
+        style.looks_of(range(33))
 
 
 def test_thirteen_attacks_have_one_roc_picture_and_an_audit_without_references_its_own():

@@ -58,6 +58,13 @@ def test_a_moved_control_changes_picture_and_line():
     assert line.value == "area 10"
 
 
+def test_what_a_picture_kept_between_moves_gives_is_shown_as_it_is():
+    box = widgets.explorer(lambda height: widgets.png(bar(height)), {"height": IntSlider(3, 0, 10)})
+    assert box.picture.value == widgets.png(bar(3))
+    box.controls["height"].value = 5
+    assert box.picture.value == widgets.png(bar(5))
+
+
 def test_an_answer_once_shown_stays_and_is_escaped():
     slider = IntSlider(3, 0, 10)
     questions = [
