@@ -45,16 +45,14 @@ from segleak_utils.synthstreets.canvas import (
     VOID_BORDER,
     Canvas,
     between,
-    facade,
     noise,
     paint_ground,
     paint_sky,
-    paint_wall,
     pick,
-    plain,
     vary,
     window,
 )
+from segleak_utils.synthstreets.facades import facade, paint_wall, plain
 from segleak_utils.synthstreets.styles import CITIES, Point
 from segleak_utils.synthstreets.things import (
     SIZES,
