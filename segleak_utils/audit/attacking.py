@@ -50,11 +50,15 @@ SEEN = {
 
 @dataclass(frozen=True, eq=False)
 class Shadow:
-    """A reference asked about its own lists: what it said, who was in, and what others said."""
+    """A reference asked about its own lists: what it said, who was in, and what K others said.
+
+    unseen: bool [K,M], which of them was not trained on which image; all, if it is left out.
+    """
 
     said: Said
     member: NDArray[np.bool_]
     references: tuple[Said, ...]
+    unseen: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,28 +178,25 @@ def unseen_rows(values: NDArray, unseen: NDArray[np.bool_]) -> NDArray:
     return np.take_along_axis(values, order.reshape(*order.shape, *[1] * (values.ndim - 2)), 0)
 
 
-def _unseen(known: Known, values: Sequence[NDArray]) -> NDArray:
+def _unseen(values: Sequence[NDArray], unseen: NDArray[np.bool_] | None) -> NDArray:
     stacked = np.stack(values)
-    unseen = known.unseen
-    if unseen is None:
-        unseen = np.ones(stacked.shape[:2], bool)
-    return unseen_rows(stacked, unseen)
+    return unseen_rows(stacked, np.ones(stacked.shape[:2], bool) if unseen is None else unseen)
 
 
 def _errors(known: Known) -> NDArray[np.float64]:
-    return 1 - _unseen(known, [said.accuracies for said in known.references])
+    return 1 - _unseen([said.accuracies for said in known.references], known.unseen)
 
 
 def _case(known: Known) -> Case | None:
     if not known.references:
         return None
-    theirs = _unseen(known, [said.zones for said in known.references])
+    theirs = _unseen([said.zones for said in known.references], known.unseen)
     return Case(known.victim.zones, theirs, known.member) if len(theirs) else None
 
 
 def _cases(known: Known) -> list[Case]:
     return [
-        Case(of.said.zones, np.stack([said.zones for said in of.references]), of.member)
+        Case(of.said.zones, _unseen([said.zones for said in of.references], of.unseen), of.member)
         for of in known.shadows
         if of.references
     ]

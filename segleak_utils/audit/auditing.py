@@ -103,10 +103,7 @@ def _of_answers(
         helped = releases.with_releases(
             with_them.victim.said,
             [of.said for of in with_them.references],
-            [
-                (of.own.said, of.member, [one.said for one in of.references])
-                for of in with_them.shadows
-            ],
+            [(of.own.said, [one.said for one in of.references]) for of in with_them.shadows],
             known,
             groups,
             told.level,
@@ -125,7 +122,7 @@ def _of_answers(
     found = _findings(
         told, scores, ids, member, groups, audited, command, begun,
         blind=blind, twins=twins, releases=helped, losses=own.losses,
-        warnings=_differ(looks, member),
+        warnings=(*_differ(looks, member), *with_them.warnings),
     )  # fmt: skip
     exposed = _exposed(found, with_them, reader)
     return Report(found, scores.of, member, base / told.out, exposed)
@@ -165,6 +162,7 @@ def known_of(with_them: Company, member: NDArray[np.bool_]) -> Known:
                 of.own.said[releases.NOTHING],
                 of.member,
                 tuple(one.said[releases.NOTHING] for one in of.references),
+                of.unseen,
             )
             for of in with_them.shadows
         ),
@@ -246,7 +244,15 @@ def _findings(
     counts = {key: audited[key] for key in ("n_references", "n_shadows")}
     return Findings(
         verdict=verdicts.verdict(
-            told.name, headline, blind, twins, **counts, by_image=by_image, warnings=warnings
+            told.name,
+            headline,
+            blind,
+            twins,
+            **counts,
+            by_image=by_image,
+            warnings=warnings,
+            blind_tells=blind is None or blinds.can_tell(member, groups, told.level),
+            n_flagged=sum(image.flagged for image in found),
         ),
         audited=Audited(
             name=told.name,

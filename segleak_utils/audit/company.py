@@ -21,11 +21,13 @@ from segleak_utils.audit.training import trained
 
 @dataclass(frozen=True, eq=False)
 class ShadowAsked:
-    """A reference on its own lists: what it said, bool [M] who was in, what the others said."""
+    """A reference on its own lists of M images: what it said, bool [M] who was in, what the K
+    others said; unseen: bool [K,M], which of them was not trained on which image."""
 
     own: Asked
     member: NDArray[np.bool_]
     references: tuple[Asked, ...]
+    unseen: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,7 @@ class Company:
     labels_only: bool
     source: str
     sha256: str | None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +66,13 @@ def company(
 ) -> Company:
     """Ask the audited network and all references about the pictures; shadows about theirs, too.
 
-    ValueError where a shadow's pictures are audited ones, or another reference was trained on them.
+    ValueError where a shadow's pictures are audited ones.
     """
     tile = told.data.tile
     victim = network(told.answers, reader.n_classes, model=model, tile=tile, base=base)
     others = [*_given(told, reader, base), *_trained(told, reader, looks, base, progress)]
     kept = base / told.out / "kept"
-    _check_lists(others, pictures, looks, reader, kept, progress)
+    keys = _keys(others, pictures, looks, reader, kept, progress)
     how = {
         "grid": told.data.grid,
         "batch": told.answers.batch,
@@ -84,28 +87,52 @@ def company(
     theirs = tuple(
         asked(of.network, pictures, f"asking reference {k}") for k, of in enumerate(others, 1)
     )
-    unseen = np.array(
-        [[not ({of.id, of.image.name, of.image.stem, str(of.image)} & other.trained_on)
-          for of in pictures] for other in others],
-        bool,
-    ).reshape(len(others), len(pictures))  # fmt: skip
+    unseen = np.array([[not named(of, other.trained_on) for of in pictures] for other in others])
+    unseen = unseen.reshape(len(others), len(pictures))
+    warnings = tuple(
+        f"Reference {k}: none of the {len(other.trained_on)} names in its trained_on is of an "
+        "audited image; if it was trained on some, write them as the audited files are called."
+        for k, (other, row) in enumerate(zip(others, unseen, strict=True), 1)
+        if other.trained_on and row.all()
+    )
+    in_training = [
+        {key for key, of in zip(own, other.lists, strict=True) if of.member}
+        for other, own in zip(others, keys, strict=True)
+    ]
     shadows = []
     for k, other in enumerate(others):
         if not other.lists:
             continue
         name = f"asking about shadow {k + 1}'s images"
-        beside = [of for i, of in enumerate(others) if i != k]
+        beside = [i for i in range(len(others)) if i != k]
         shadows.append(
             ShadowAsked(
                 asked(other.network, other.lists, name),
                 np.array([of.member for of in other.lists]),
                 tuple(asked(of, other.lists, name) for of in
-                      [*(one.network for one in beside), victim]),
+                      [*(others[i].network for i in beside), victim]),
+                np.array([
+                    *([key not in in_training[i] and not named(of, others[i].trained_on)
+                       for key, of in zip(keys[k], other.lists, strict=True)] for i in beside),
+                    [True] * len(other.lists),
+                ]),
             )
         )  # fmt: skip
     return Company(
-        own, theirs, unseen, tuple(shadows), victim.labels_only, victim.source, victim.sha256
-    )
+        own, theirs, unseen, tuple(shadows), victim.labels_only, victim.source, victim.sha256,
+        warnings,
+    )  # fmt: skip
+
+
+def named(picture: Picture, names: frozenset[str]) -> bool:
+    """Whether a picture is among the names: by its id, or the end of its path, with or without the
+    file's ending."""
+    if not names:
+        return False
+    parts = picture.image.parts
+    ends = {"/".join(parts[i:]) for i in range(1, len(parts))} | {str(picture.image)}
+    suffix = picture.image.suffix
+    return not names.isdisjoint({picture.id, *ends, *(end.removesuffix(suffix) for end in ends)})
 
 
 def _given(told: Audit, reader: Reader, base: Path) -> list[Other]:
@@ -120,7 +147,11 @@ def _given(told: Audit, reader: Reader, base: Path) -> list[Other]:
             if not path.is_file():
                 raise FileNotFoundError(f"references, {k}: trained_on: {path} is not there")
             lines = path.read_text(encoding="utf-8").splitlines()
-            seen = frozenset(line.strip() for line in lines if line.strip())
+            seen = frozenset(
+                line.strip().replace("\\", "/").removeprefix("./") for line in lines if line.strip()
+            )
+            if not seen:
+                raise ValueError(f"references, {k}: trained_on: {path} names no image")
         lists: list[Picture] = []
         if of.shadow is not None:
             for pairs, member in ((of.shadow.members, True), (of.shadow.nonmembers, False)):
@@ -138,18 +169,20 @@ def _trained(told: Audit, reader: Reader, looks: Looks, base: Path, progress: bo
     ]
 
 
-def _check_lists(
+def _keys(
     others: Sequence[Other],
     pictures: Sequence[Picture],
     looks: Looks,
     reader: Reader,
     kept: Path,
     progress: bool,
-) -> None:
-    """ValueError for a shadow that was trained on, or is asked about, an audited picture, or on
-    one of another shadow's: what is learned from it would not be what it seems."""
+) -> list[Sequence[str]]:
+    """Keys of the pixels of each reference's own lists, by which one finds a picture in another's.
+
+    ValueError for a shadow that was trained on, or is asked about, an audited picture: what is
+    learned from it would not be what it seems.
+    """
     audited = dict(zip(looks.pixels, (of.id for of in pictures), strict=True))
-    seen: dict[str, int] = {}
     name = "looking at shadows' images" if progress else None
     found = [
         look(of.lists, reader, kept, progress=name).pixels if of.lists else () for of in others
@@ -161,12 +194,4 @@ def _check_lists(
                     f"shadow {k}: {picture.image} is {audited[key]} of the audited lists; an "
                     "attack must not learn from the images that it is tried on"
                 )
-            if picture.member:
-                seen[key] = k
-    for k, (other, pixels) in enumerate(zip(others, found, strict=True), 1):
-        for picture, key in zip(other.lists, pixels, strict=True):
-            if seen.get(key, k) != k:
-                raise ValueError(
-                    f"shadow {k}: {picture.image} was trained on by shadow {seen[key]}; that one "
-                    "is its reference, which must not have seen it: give them images of their own"
-                )
+    return found

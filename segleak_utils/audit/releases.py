@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from segleak_utils.attacks import references
 from segleak_utils.attacks.contests import GLOBAL
 from segleak_utils.audit.attacking import Known, Shadow, scores_of
@@ -36,7 +33,7 @@ def tried(n_classes: int) -> tuple[Release, ...]:
 def with_releases(
     victim: Mapping[str, Said],
     others: Sequence[Mapping[str, Said]],
-    shadows: Sequence[tuple[Mapping[str, Said], NDArray[np.bool_], Sequence[Mapping[str, Said]]]],
+    shadows: Sequence[tuple[Mapping[str, Said], Sequence[Mapping[str, Said]]]],
     known: Known,
     groups: Sequence[str] | None,
     level: float,
@@ -52,8 +49,8 @@ def with_releases(
             naive,
             references=tuple(of[name] for of in others),
             shadows=tuple(
-                Shadow(said[name], member, tuple(of[name] for of in theirs))
-                for said, member, theirs in shadows
+                Shadow(said[name], shadow.member, tuple(of[name] for of in theirs), shadow.unseen)
+                for (said, theirs), shadow in zip(shadows, known.shadows, strict=True)
             ),
         )
         for attacker, knows in (("naive", naive), ("adaptive", adaptive)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def read_scores(path: Path) -> Scored:
             "group, loss or score, reference_1, ..."
         )
     ids = [row["image"] for row in rows]
-    if twice := sorted({name for name in ids if ids.count(name) > 1})[:3]:
+    if twice := sorted(name for name, times in Counter(ids).items() if times > 1)[:3]:
         raise ValueError(f"{path}: image {', '.join(twice)} comes twice")
     columns = {
         name: np.array([_number(row[name], given[0], f"{path}, line {line}, {name}")

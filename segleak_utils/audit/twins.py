@@ -22,21 +22,22 @@ def twins(
     pixels: a key of each picture's pixels; hashes: uint64 [N]. Pairs between the lists come first,
     the closest first; at most `MOST` are listed.
     """
-    found = []
+    codes = np.unique(pixels, return_inverse=True)[1]
+    pairs = np.empty((0, 5), np.intp)  # other list, other pixels, distance, and the two positions
     for start in range(0, len(hashes), BLOCK):
         rows = hashes[start : start + BLOCK]
         far = np.bitwise_count(rows[:, None] ^ hashes[None, start:])
-        for i, j in zip(*np.nonzero(far <= NEAR), strict=True):
-            a, b = start + int(i), start + int(j)
-            if a >= b:
-                continue
-            same = pixels[a] == pixels[b]
-            found.append(
-                Twin(
-                    first=ids[a], second=ids[b], between_lists=bool(member[a] != member[b]),
-                    kind="same pixels" if same else "nearly the same",
-                    distance=int(far[i, j]),
-                )
-            )  # fmt: skip
-    found.sort(key=lambda of: (not of.between_lists, of.kind != "same pixels", of.distance))
-    return tuple(found[:MOST])
+        far[np.tri(*far.shape, dtype=bool)] = NEAR + 1  # each pair once, and none with itself
+        i, j = np.nonzero(far <= NEAR)
+        distance, i, j = far[i, j], start + i, start + j
+        apart = member[i] == member[j], codes[i] != codes[j]
+        pairs = np.concatenate([pairs, np.stack([*apart, distance, i, j], 1)])
+        # of a film nearly all are alike: what is not listed is not kept
+        pairs = pairs[np.lexsort(pairs.T[::-1])[:MOST]]
+    return tuple(
+        Twin(
+            first=ids[i], second=ids[j], between_lists=not within,
+            kind="nearly the same" if differ else "same pixels", distance=distance,
+        )
+        for within, differ, distance, i, j in pairs.tolist()
+    )  # fmt: skip

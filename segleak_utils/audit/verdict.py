@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from scipy.special import logit
 from scipy.stats import norm
 
-from segleak_utils.audit.findings import Attack, Blind, Number, Twin, Verdict
+from segleak_utils.audit.findings import AtFpr, Attack, Blind, Number, Twin, Verdict
+from segleak_utils.audit.twins import MOST
 
 FEW_GROUPS = 10  # below, an interval over owners is rough itself
+# Below, a TPR over owners says nothing by itself: where nothing leaks, its lower end lies above the
+# FPR in up to 10 of 100 audits of four to six owners, in 5 of twenty; over images in 2.5.
+ENOUGH_GROUPS = 20
 LEAST = 10  # images of a kind, below which there is no audit
 
 
@@ -22,21 +26,51 @@ def verdict(
     n_references: int,
     n_shadows: int,
     by_image: Number | None = None,
+    blind_tells: bool = True,
+    n_flagged: int = 0,
     warnings: Sequence[str] = (),
 ) -> Verdict:
     """What was found, how sure that is, and what it does not say.
 
-    by_image: the headline's AUC with an interval over images, where its own is over owners.
+    A leak is an AUC above guessing, or a TPR above its FPR (`stands_out`): either happens by chance
+    in (1 - level) / 2 of the audits. by_image: the headline's AUC with an interval over images,
+    where its own is over owners; blind_tells: whether there are owners enough for the blind
+    baseline to see a difference (`blind.can_tell`); n_flagged: members flagged one by one.
     """
     invalid = (blind is not None and blind.differs) or swapped(headline)
-    kind = "invalid" if invalid else "leak" if headline.auc.low > 0.5 else "no evidence"
+    leaks = headline.auc.low > 0.5 or stands_out(headline) is not None
+    kind = "invalid" if invalid else "leak" if leaks else "no evidence"
     return Verdict(
         kind=kind,
         found=_found(kind, name, headline, blind, n_references, n_shadows),
-        sure=_sure(headline, blind),
+        sure=_sure(headline, blind, blind_tells),
         silent=_silent(kind, n_references, n_shadows),
-        warnings=(*_warnings(headline, twins, by_image, blind), *warnings),
+        warnings=(
+            *_warnings(headline, twins, by_image, blind),
+            *_flagged(kind, n_flagged),
+            *warnings,
+        ),
     )
+
+
+def stands_out(headline: Attack) -> AtFpr | None:
+    """The TPR that the verdict goes by, if it is above its FPR: some members are found that way.
+
+    At 1 % where there are 100 non-members, else at 10 %: fixed beforehand, as the attack is.
+    """
+    at = _told(headline)
+    if at is None or at.tpr.low <= at.fpr:
+        return None
+    return None if _few(at.tpr, ENOUGH_GROUPS) else at
+
+
+def _few(of: Number, least: int) -> bool:
+    return of.how.endswith("groups") and min(of.n_member_groups, of.n_nonmember_groups) < least
+
+
+def _told(headline: Attack) -> AtFpr | None:
+    known = [at for at in headline.at_fpr if at.fpr <= 0.01] or list(headline.at_fpr)
+    return known[0] if known else None
 
 
 def swapped(headline: Attack) -> bool:
@@ -52,8 +86,22 @@ def swapped(headline: Attack) -> bool:
     return bool(logit(area.value) < norm.ppf(1e-3) * spread)
 
 
+def percent(value: float) -> str:
+    """A share in percent, rounded, but never to the 0, 50 or 100 that it is not.
+
+    >>> percent(0.623), percent(0.5004), percent(0.9996), percent(1.0)
+    ('62', '50.04', '99.96', '100')
+    """
+    text = ""
+    for digits in range(4):
+        text = f"{100 * value:.{digits}f}"
+        if float(text) not in (0, 50, 100) or value in (0, 0.5, 1):
+            break
+    return text
+
+
 def _share(value: float) -> str:
-    return f"{100 * value:.0f} of 100"
+    return f"{percent(value)} of 100"
 
 
 def _found(
@@ -73,6 +121,14 @@ def _found(
             f"{blind.most_telling}), so whatever the attacks find may be that difference and not a "
             "leak: this audit says nothing until both lists are drawn alike."
         )
+    if kind == "leak" and area.low <= 0.5:
+        at = stands_out(headline)
+        return (
+            f"{name} gives away some of the images it was trained on: the attack by "
+            f"{headline.name} finds {_share(at.tpr.value)} members while it accuses "
+            f"{100 * at.fpr:g} of 100 non-members, though over all images it puts the member first "
+            f"in {pairs}, where guessing gives 50."
+        )
     if kind == "leak":
         return (
             f"{name} gives away which images it was trained on: the attack by {headline.name} puts "
@@ -90,19 +146,18 @@ def _found(
     )
 
 
-def _sure(headline: Attack, blind: Blind | None) -> str:
+def _sure(headline: Attack, blind: Blind | None, blind_tells: bool) -> str:
     area = headline.auc
     over = "owners" if area.how.endswith("groups") else "images"
     n = f"{area.n_members} members and {area.n_nonmembers} non-members"
     if over == "owners":
         n += f" of {area.n_member_groups} and {area.n_nonmember_groups} owners"
     text = (
-        f"From {n}, the {100 * area.level:.0f} % interval over {over} of that number is "
-        f"{100 * area.low:.0f} to {100 * area.high:.0f}"
+        f"From {n}, the {100 * area.level:.0f} % interval over {over} of that number of "
+        f"pairs is {percent(area.low)} to {percent(area.high)}"
     )
-    known = [at for at in headline.at_fpr if at.fpr <= 0.01] or list(headline.at_fpr)
-    if known:
-        at = known[0]
+    at = _told(headline)
+    if at is not None:
         text += (
             f", and {100 * at.tpr.value:.1f} % of the members ({100 * at.tpr.low:.1f} to "
             f"{100 * at.tpr.high:.1f} %) are found while {100 * at.fpr:g} % of the non-members are "
@@ -112,6 +167,8 @@ def _sure(headline: Attack, blind: Blind | None) -> str:
         return text + "; whether the lists differ by themselves could not be tested without images."
     if blind.differs:
         return text + "; but without the model the lists are told apart, too."
+    if not blind_tells:
+        return text + "; there are too few owners to test whether the lists differ by themselves."
     return text + "; without the model the lists could not be told apart."
 
 
@@ -144,30 +201,48 @@ def _warnings(
             "a patient's slices) to many more: then intervals are too narrow. Give owners, or "
             "larger ones."
         )
-    between = [of for of in twins if of.between_lists]
-    if between:
+    n_between = sum(of.between_lists for of in twins)  # they are listed first
+    n_within = len(twins) - n_between
+    least = "At least " if len(twins) >= MOST else ""
+    if n_between:
         found.append(
-            f"{len(between)} pairs of pictures that are nearly the same lie in both lists, e.g. "
-            f"{between[0].first} and {between[0].second}: the model may know such a non-member by "
-            "its twin, which makes the leak look smaller."
+            f"{'' if n_within else least}{n_between} pairs of pictures that are nearly the same "
+            f"lie in both lists, e.g. {twins[0].first} and {twins[0].second}: the model may know "
+            "such a non-member by its twin, which makes the leak look smaller."
         )
-    within = len(twins) - len(between)
-    if within:
+    if n_within:
         found.append(
-            f"{within} pairs of pictures within a list are the same or nearly so: there are fewer "
-            "independent images than it seems, and intervals over images are too narrow."
+            f"{least}{n_within} pairs of pictures within a list are the same or nearly so: there "
+            "are fewer independent images than it seems, and intervals over images are too narrow."
         )
     area = headline.auc
     if area.how.endswith("groups") and by_image is not None:
         found.append(
             f"Intervals are over owners: images of one owner stand or fall together. Over images "
-            f"the interval would be {100 * by_image.low:.0f} to {100 * by_image.high:.0f} instead "
-            f"of {100 * area.low:.0f} to {100 * area.high:.0f}, as if they were independent."
+            f"the interval would be {percent(by_image.low)} to {percent(by_image.high)} instead "
+            f"of {percent(area.low)} to {percent(area.high)}, as if they were independent."
         )
-    fewest = min(area.n_member_groups or FEW_GROUPS, area.n_nonmember_groups or FEW_GROUPS)
-    if area.how.endswith("groups") and fewest < FEW_GROUPS:
+    at = _told(headline)
+    if at is not None and at.tpr.low > at.fpr and _few(at.tpr, ENOUGH_GROUPS):
+        found.append(
+            f"More members than non-members are found at {100 * at.fpr:g} %, but of fewer than "
+            f"{ENOUGH_GROUPS} owners of a kind that alone is no evidence: it happens by chance in "
+            "up to 10 of 100 audits."
+        )
+    if _few(area, FEW_GROUPS):
+        fewest = min(area.n_member_groups, area.n_nonmember_groups)
         found.append(
             f"There are only {fewest} owners of a kind; with fewer than {FEW_GROUPS} the intervals "
             "are rough themselves."
         )
     return tuple(found)
+
+
+def _flagged(kind: str, n_flagged: int) -> tuple[str, ...]:
+    if kind != "no evidence" or not n_flagged:
+        return ()
+    return (
+        f"{n_flagged} members are flagged one by one, although nothing was found over all: look at "
+        "them. Where nothing leaks and images are independent, any is flagged in no more audits "
+        "than the false-discovery rate.",
+    )
