@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import Pipeline
 
 from segleak_utils import metrics
 from segleak_utils.attacks import calibration, peers, references, regressions
@@ -30,6 +31,7 @@ ORDER = (
     references.CALIBRATED, references.RMIA, LOGISTIC, peers.LABEL_ONLY, SCORE_DIFFERENCE, ERRORS,
     GLOBAL, ACCURACY, SCORE,
 )  # fmt: skip
+LEAST = 10  # members, and non-members, of all shadows: fewer are too few for folds
 RMIA_A = 0.3  # without shadows to choose it on: that of the paper for images (Zarifzadeh et al.)
 NEEDS = {
     references.DIFFERENCE: "references", references.LIRA: "references",
@@ -76,8 +78,11 @@ class Known:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores of each attack on the audited images, float64 [N], and those that it gives to images
-    which the shadows were not trained on; what could not be run."""
+    """Scores of each attack on the audited images, float64 [N]; what could not be run.
+
+    outside: those that an attack gives to images which the shadows were not trained on; of what
+    learns, only the first in `ORDER` has them.
+    """
 
     of: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     outside: dict[str, NDArray[np.float64]] = field(default_factory=dict)
@@ -111,7 +116,9 @@ def scores_of(known: Known, only: str | None = None) -> Scores:
             of[references.RMIA] = _rmia(case, cases)
     if known.shadows:
         said = [shadow.said for shadow in known.shadows]
-        member = [shadow.member for shadow in known.shadows]
+        member = np.concatenate([shadow.member for shadow in known.shadows])
+        whose = np.repeat(np.arange(len(said)), [len(one.ids) for one in said])
+        _enough(member)
         learners = {peers.LABEL_ONLY: (own.labels, [s.labels for s in said])}
         if not known.labels_only:
             plain = [references.classes(s.zones) for s in (own, *said)]
@@ -120,27 +127,38 @@ def scores_of(known: Known, only: str | None = None) -> Scores:
             for name, features in references.FEATURES.items():
                 if name != LOGISTIC:
                     learners[name] = (features(case), [features(c) for c in cases])
+        first = next(name for name in ORDER if name in of or name in learners)
         for name, (ours, theirs) in learners.items():
             if only not in (None, name):
                 continue
-            of[name], outside[name] = learned(ours, theirs, member)
+            rows = np.concatenate(theirs)
+            model = regressions.logistic_attack(rows, member)
+            of[name] = model.decision_function(ours)
+            if only is None and name == first:  # out of fold it takes five times as long
+                outside[name] = out_of_fold(model, rows, member, whose)
     return Scores(of, outside, _not_run(known, case is not None))
 
 
-def learned(
-    ours: NDArray, theirs: Sequence[NDArray], member: Sequence[NDArray[np.bool_]]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A logistic regression on the shadows' rows: scores of ours, and of the shadows' non-members
-    out of fold (shadow by shadow where there are four)."""
-    rows, labels = np.concatenate(theirs), np.concatenate(member)
-    model = regressions.logistic_attack(rows, labels)
-    shadow = np.repeat(np.arange(len(member)), [len(m) for m in member])
-    groups = shadow if len(member) >= 4 else np.arange(len(labels))
+def out_of_fold(
+    model: Pipeline, rows: NDArray, member: NDArray[np.bool_], shadow: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Scores of the shadows' non-members by a model like this one that is learned without them
+    (shadow by shadow where there are four)."""
+    groups = shadow if len(np.unique(shadow)) >= 4 else np.arange(len(member))
     folds = GroupKFold(min(5, len(np.unique(groups))))
     own = cross_val_predict(
-        model, rows, labels, groups=groups, cv=folds, method="decision_function"
+        model, rows, member, groups=groups, cv=folds, method="decision_function"
     )
-    return model.decision_function(ours), own[~labels]
+    return own[~member]
+
+
+def _enough(member: NDArray[np.bool_]) -> None:
+    m, n = int(member.sum()), int((~member).sum())
+    if min(m, n) < LEAST:
+        raise ValueError(
+            f"the shadows have {m} members and {n} non-members in all, too few to learn from: give "
+            f"them at least {LEAST} of each, better 100, or leave out shadow"
+        )
 
 
 def _rmia(case: Case, cases: Sequence[Case]) -> NDArray[np.float64]:

@@ -61,8 +61,10 @@ def train_victim(
     model = build_victim(recipe, seed=seed).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
     steps = len(members) // recipe.batch
+    total = steps * recipe.epochs
+    rising = 0.2 if total != 5 else 0.3  # a fifth of 5 steps has no length, and it divides by it
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.lr, total_steps=steps * recipe.epochs, pct_start=0.2
+        optimiser, recipe.lr, total_steps=total, pct_start=rising
     )
     run = {"epoch": 0, "best": -1.0, "waited": 0, "history": [], "weights": None}
     identity = _identity(recipe, members, held_out, seed)
