@@ -1,4 +1,4 @@
-"""Audits of networks that really were trained, so that the truth is known; references, too."""
+"""Audits of networks that really were trained, so that the truth is known."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from toy_audits import SIZE, C, data_of, write_lists
 
 from segleak_utils import audit as audits
 from segleak_utils.attacks.contests import GLOBAL
-from segleak_utils.attacks.references import CALIBRATED
 from segleak_utils.audit.config import Audit, Data
 from segleak_utils.audit.pictures import listed
 from segleak_utils.audit.pixels import Reader
 
 N = 60
 QUICK = {"relabellings": 40, "resamples": 200}
-RECIPE = {"arch": "fpn", "encoder": "resnet18", "epochs": 1, "batch": 4, "check_every": 1}
 
 
 class Net(nn.Module):
@@ -126,63 +124,3 @@ def test_a_network_that_remembers_nothing_is_not_accused(lists, tmp_path, truth)
     assert found.verdict.kind == "no evidence" and found.headline == GLOBAL
     assert "absence of evidence is weak" in found.verdict.found
     assert not found.blind.differs
-
-
-# ---- references that are trained beside it -------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def more(tmp_path_factory):
-    root = tmp_path_factory.mktemp("more")
-    write_lists(root, n=50, offset=900)
-    return {"images": root / "members" / "images", "masks": root / "members" / "masks",
-            "recipe": RECIPE, "jobs": 1}  # fmt: skip
-
-
-def test_references_are_trained_once_and_are_shadows(lists, more, tmp_path):
-    model = overtrained(*read(data_of(lists), True))
-    of = told(lists, tmp_path, train_references=more | {"count": 2})
-    found = audits.audit(of, model=model, progress=False).findings
-    assert found.audited.n_references == found.audited.n_shadows == 2
-    assert found.headline == CALIBRATED and "absence" not in found.verdict.found
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "references").iterdir()}
-    assert sorted(path.suffix for path in files if path.suffix == ".safetensors")
-    assert len([path for path in files if path.suffix == ".safetensors"]) == 2
-    again = audits.audit(of, model=model, progress=False).findings
-    assert again.attacks == found.attacks and again.images == found.images
-    assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "references").iterdir()}
-
-
-def test_one_reference_is_a_shadow_compared_with_the_audited_model(lists, more, tmp_path):
-    of = told(lists, tmp_path, train_references=more | {"count": 1})
-    found = audits.audit(of, model=Net(1), progress=False).findings
-    assert found.audited.n_shadows == 1 and found.headline == CALIBRATED
-    assert found.verdict.kind == "no evidence"
-
-
-def test_references_of_too_few_or_of_audited_images_are_refused(lists, more, tmp_path):
-    def run(**change):
-        of = told(lists, tmp_path, train_references=more | change)
-        return audits.audit(of, model=Net(1), progress=False)
-
-    with pytest.raises(ValueError, match="give each of 8 references 5 members; at least 10"):
-        run(count=8)
-    own = {kind: lists / "nonmembers" / kind for kind in ("images", "masks")}
-    with pytest.raises(ValueError, match="is in the audited lists, too"):
-        run(**own)
-    with pytest.raises(ConnectionError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
-        run(count=2, cluster="tcp://127.0.0.1:9")
-
-
-@pytest.mark.slow
-def test_a_cluster_of_two_workers_trains_the_same_references(lists, more, tmp_path):
-    from distributed import LocalCluster
-
-    found = []
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        for name, how in (("alone", {}), ("cluster", {"cluster": cluster.scheduler_address})):
-            of = told(lists, tmp_path / name, train_references=more | {"count": 2} | how)
-            audits.audit(of, model=Net(1), progress=False)
-            folder = tmp_path / name / "references"
-            found.append({path.name: path.read_bytes() for path in folder.glob("*.safetensors")})
-    assert len(found[0]) == 2 and found[0] == found[1]

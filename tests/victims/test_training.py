@@ -146,6 +146,13 @@ def test_the_best_held_out_weights_are_kept_and_patience_ends_the_run(monkeypatc
     assert all(torch.equal(v, seen[1][k]) for k, v in model.state_dict().items())
 
 
+def test_a_training_of_five_steps_rises_and_falls_too():
+    """A fifth of five steps, the usual rise of the learning rate, has no length."""
+    recipe = SMALL.model_copy(update={"epochs": 5})
+    _, history = train_victim(recipe, scenes_of(recipe.batch), scenes_of(1, 1), seed=0)
+    assert len(history) == 5
+
+
 def test_scenes_that_do_not_fit_the_recipe_are_refused():
     members, held_out = scenes_of(), scenes_of(2, 1)
     with pytest.raises(ValueError, match="recipe has 19 classes, the members 3, the held-out"):
