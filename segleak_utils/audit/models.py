@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segleak_utils.audit.answers import as_posterior, chosen, in_layout
+from segleak_utils.audit.code import code_of
 from segleak_utils.audit.config import Answers, Size
 from segleak_utils.audit.pictures import Picture
 from segleak_utils.victims import best_device, fingerprint
@@ -57,6 +58,8 @@ class Model:
             include={"returns", "output", "layout", "mean", "std", "scale", "order"}
         )
         key = hashlib.sha256(f"{sorted(options.items())} {self.tile} {self.sha256}".encode())
+        if isinstance(self.call, nn.Module):
+            key.update(code_of(self.call).encode())
         if self.sha256 is None:
             said, _ = self.posteriors(probe[None], (), 1)
             key.update(said.contiguous().numpy().tobytes())

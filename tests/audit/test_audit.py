@@ -358,6 +358,21 @@ def test_a_second_audit_asks_nobody_and_says_the_same(leaky):
     assert first.write().read_bytes()
 
 
+def test_a_network_whose_code_was_edited_is_asked_anew(tmp_path):
+    """Its weights are the same; answers that are kept from before would be another network's."""
+
+    class Own(Colours):
+        def forward(self, images):
+            return super().forward(images)
+
+    write_lists(tmp_path, n=20)
+    how = {"model": Own(), "progress": False}
+    first = audits.audit(told(tmp_path, releases=False), **how).scores[GLOBAL]
+    Own.forward = lambda self, images: Colours.forward(self, images.flip(1))
+    again = audits.audit(told(tmp_path, releases=False), **how).scores[GLOBAL]
+    assert not np.allclose(first, again)
+
+
 def test_ten_lines_are_enough(tmp_path):
     write_lists(tmp_path, n=20)
     pairs = {
