@@ -261,7 +261,7 @@ def _findings(
             n_groups=None if groups is None else len(set(groups)),
             lists_sha256=_lists(ids, member, groups),
             versions=_versions(),
-            command=command,
+            command=command or "segleak_utils.audit.audit(...), told what follows",
             config=json.loads(told.model_dump_json(exclude_defaults=True))
             | {"false_discovery_rate": rate},
             seconds=time.monotonic() - begun,

@@ -35,5 +35,12 @@ def code_of(model: nn.Module) -> str:
 
 
 def _text(code: CodeType) -> str:
-    consts = [_text(of) if isinstance(of, CodeType) else repr(of) for of in code.co_consts]
+    consts = [_constant(of) for of in code.co_consts]
     return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {consts}"
+
+
+def _constant(of: object) -> str:
+    if isinstance(of, CodeType):
+        return _text(of)
+    # the order of a set of words changes from process to process
+    return repr(sorted(map(repr, of))) if isinstance(of, frozenset) else repr(of)

@@ -306,3 +306,21 @@ def test_looks_see_that_a_picture_was_stored_anew(tmp_path):
     assert steps[-1] > 1.2 * steps[0]
     far = bin(int(found.hashes[0]) ^ int(found.hashes[-1])).count("1")
     assert found.pixels[0] == found.pixels[1] != found.pixels[-1] and far <= 6
+
+
+def test_a_network_is_the_same_in_every_process():
+    """The constants of its code, too: a set of words has another order in each."""
+    script = (
+        "import torch\nfrom segleak_utils.audit.code import code_of\n"
+        "class Own(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x if str(x) in {'a', 'b', 'c', 'd', 'e'} else 2 * x\n"
+        "print(code_of(Own()))"
+    )
+    root = Path(__file__).parents[2]
+    found = {
+        subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True,
+                       check=True, env=os.environ | {"PYTHONHASHSEED": seed}).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(found) == 1
