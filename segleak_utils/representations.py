@@ -29,6 +29,7 @@ SMALLEST_PROBABILITY = 1e-30
 # Of float32: a strip of an image and its softmax then fit into a core's own cache of a megabyte or
 # two. Of 128x256 pixels and 19 classes it has 32 rows.
 _VALUES_IN_CACHE = 160_000
+_VECTOR = 16  # values of float32 in the widest register
 
 # After the argmax defence a wrong pixel weighs -log(1e-30) = 69.08 and a right one 0. A net trained
 # on losses of about 0..5 would saturate, so such maps are brought back to about 1 by this factor.
@@ -348,7 +349,9 @@ def _loss(posterior: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def _loss_in_strips(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     rows = logits.shape[2]
     if logits.device.type == "cpu":  # what is between stays in a core's cache
-        rows = max(1, _VALUES_IN_CACHE // (logits.shape[1] * logits.shape[3]))
+        rows = _VALUES_IN_CACHE // (logits.shape[1] * logits.shape[3])
+        # whole vectors of a processor: their remainder may be rounded otherwise
+        rows = max(_VECTOR, rows // _VECTOR * _VECTOR)
     strips = zip(logits.split(rows, 2), mask.split(rows, 1), strict=True)
     return torch.cat([_loss(strip.softmax(1), labels) for strip, labels in strips], 2)
 

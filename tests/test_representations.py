@@ -91,6 +91,17 @@ def test_loss_map_of_logits_is_that_of_their_softmax(layout):
     assert torch.equal(loss_map_of_logits(logits, mask.byte()), found)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(19, 128, 256), (19, 97, 1023), (66, 45, 777), (3, 20, 33)])
+def test_loss_map_of_logits_is_the_same_to_the_bit_in_strips(shape, layout):
+    rng = torch.Generator().manual_seed(0)
+    logits = (4 * torch.randn(2, *shape, generator=rng)).contiguous(memory_format=layout)
+    mask = torch.randint(0, shape[0], (2, *shape[1:]), generator=rng)
+    assert torch.equal(
+        loss_map_of_logits(logits, mask), structured_loss_map(logits.softmax(1), mask)
+    )
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

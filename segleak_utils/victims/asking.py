@@ -157,8 +157,10 @@ def loss_batches(
     The loss maps of `posterior_batches`, without the posteriors. Raises ValueError for what
     `representations.loss_map_of_logits` refuses.
     """
+    unseen = isinstance(model, Described)  # all other logits, and the masks, were looked at
     for logits, masks in logit_batches(model, scenes, batch, progress=progress):
-        yield loss_map_of_logits(logits, masks.to(logits.device)).cpu(), masks
+        loss = loss_map_of_logits(logits, masks.to(logits.device), check=unseen)
+        yield loss.cpu(), masks
 
 
 @torch.inference_mode()

@@ -86,6 +86,16 @@ def test_losses_and_logits_come_in_the_batches_of_the_posteriors():
         assert torch.equal(loss, structured_loss_map(posterior, masks))
 
 
+@pytest.mark.parametrize("returns", ["logits", "log_probabilities"])
+def test_no_loss_map_is_made_of_infinite_logits(returns):
+    certain = torch.tensor([0.0, -torch.inf, -torch.inf])
+    scenes, shape = scenes_of(2), (2, 3, *scenes_of(2).shape)
+    model = described(lambda _: certain.view(1, 3, 1, 1).expand(shape), returns=returns)
+    for asked in (model, lambda images: model(images)):
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            next(loss_batches(asked, scenes))
+
+
 # ---- what is no victim's answer ------------------------------------------------------------------
 
 IMAGES = torch.rand(2, 3, 8, 16, generator=torch.Generator().manual_seed(0))
