@@ -12,8 +12,9 @@ from segleak_utils.audit.twins import MOST
 
 FEW_GROUPS = 10  # below, an interval over owners is rough itself
 # Below, a TPR over owners says nothing by itself: where nothing leaks, its lower end lies above the
-# FPR in up to 10 of 100 audits of four to six owners, in 5 of twenty; over images in 2.5.
-ENOUGH_GROUPS = 20
+# FPR in up to 10 of 100 audits of four to six owners, in 5 of twenty, in 4 of forty; over images in
+# 2.5. With the AUC's that makes 7 of twenty owners, and 6 of forty.
+ENOUGH_GROUPS = 40
 LEAST = 10  # images of a kind, below which there is no audit
 
 

@@ -64,7 +64,7 @@ def test_of_few_owners_a_few_that_stand_out_are_no_evidence():
             scores_[:400] = scores[:400].reshape(50, 8).T.ravel()
         of = said_of(headline(scores_, member, groups))
         assert of.kind == kind
-        told = any("of fewer than 20 owners of a kind" in text for text in of.warnings)
+        told = any("of fewer than 40 owners of a kind" in text for text in of.warnings)
         assert told == (kind == "no evidence")
 
 
