@@ -87,6 +87,7 @@ EXTRAS = {
     "data": {"train"},
     "victims": {"train", "dp"},
     "attacks": {"train"},
+    "audit": {"train", "notebooks", "audit", "cluster"},
     "figures": {"notebooks"},
     "running": {"notebooks"},
     "studies": {"train", "dp", "cluster"},
