@@ -144,6 +144,7 @@ def test_sizes_may_differ_and_a_grid_bounds_what_is_kept(tmp_path):
     shapes = {found.loss_map(i).shape for i in range(len(found.pictures))}
     assert len(shapes) == 2 and all(h * w <= 300 for h, w in shapes)
     assert stride_of((512, 1024), 2**15) == 4 and stride_of((10, 10), 100) == 1
+    assert stride_of((11, 11), 25) == 3  # every second would be 6 x 6
 
 
 STOPPED = """

@@ -14,6 +14,7 @@ from segleak_utils import audit as audits
 from segleak_utils.attacks.references import CALIBRATED
 from segleak_utils.audit import training
 from segleak_utils.audit.config import Audit
+from segleak_utils.audit.pictures import listed
 from segleak_utils.victims import Recipe
 
 SIZE = (64, 64)
@@ -168,3 +169,10 @@ def test_the_networks_of_libraries_leak_when_they_are_overtrained(tmp_path, make
     found = audits.audit(of, model=overtrained(net, tmp_path, logits, 150), progress=False).findings
     assert found.verdict.kind == "leak" and found.attacks[0].auc.low > 0.6
     assert found.audited.miou_members > found.audited.miou_nonmembers
+
+
+def test_a_picture_that_is_there_twice_is_trained_on_once(tmp_path):
+    write_lists(tmp_path, n=4)
+    pictures = listed(data_of(tmp_path))
+    kept = training._first_of_each(pictures, ["a", "b", "a", "c", "d", "e", "f", "b"], set())
+    assert [of.id for of in kept] == [pictures[i].id for i in (0, 1, 3, 4, 5, 6)]
