@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +174,10 @@ def table_of(path: Path) -> list[dict[str, str]]:
         if path.suffix.lower() in (".parquet", ".pq"):
             table = pandas.read_parquet(path)
         else:
-            table = pandas.read_csv(path, dtype=str, keep_default_na=False)
+            with warnings.catch_warnings():
+                # a line with a cell too many would shift the columns, or lose the cell
+                warnings.simplefilter("error", pandas.errors.ParserWarning)
+                table = pandas.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
     except Exception as error:  # pandas and pyarrow have many kinds of them
         raise ValueError(f"{path}: cannot be read as a table ({error})") from error
     columns = [str(name).strip() for name in table.columns]

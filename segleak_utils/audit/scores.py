@@ -42,7 +42,7 @@ def read_scores(path: Path) -> Scored:
             f"{path}: columns {', '.join(rows[0])}; expected either loss or score (higher: member)"
         )
     theirs = sorted(
-        (name for name in rows[0] if re.fullmatch(r"reference_\d+", name)),
+        (name for name in rows[0] if re.fullmatch(r"reference_[1-9]\d*", name)),
         key=lambda name: int(name.split("_")[1]),
     )
     foreign = set(rows[0]) - {"image", "member", "group", *given, *theirs}
@@ -52,6 +52,8 @@ def read_scores(path: Path) -> Scored:
             "group, loss or score, reference_1, ..."
         )
     ids = [row["image"] for row in rows]
+    if "" in ids:
+        raise ValueError(f"{path}, line {ids.index('') + 2}: image is empty")
     if twice := sorted(name for name, times in Counter(ids).items() if times > 1)[:3]:
         raise ValueError(f"{path}: image {', '.join(twice)} comes twice")
     columns = {

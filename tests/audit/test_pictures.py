@@ -112,6 +112,7 @@ def test_a_manifest_says_the_same_with_owners(tmp_path, kind):
         ("image,mask,member,group\nA,M,1,\n", "line 2: group is empty"),
         ("image,mask,member\nA,M,1\nA,M,1\n", "in one list twice"),
         ("image,mask,member\nA,M,1\nA,M,0\n", "in both lists"),
+        ("image,mask,member\nX,A,M,1\n", "cannot be read as a table"),  # not shifted by a cell
         ("image,mask,member\nA,M,1\n", "1 members in the lists; expected at least 2"),
     ],
 )
