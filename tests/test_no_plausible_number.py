@@ -270,6 +270,24 @@ call(
     n_boot=COUNT,
 )
 call(
+    metrics.paired_tpr_difference,
+    lambda r: {
+        "scores_a": (s := scored(r))["scores"],
+        "scores_b": -s["scores"],
+        "member": s["member"],
+        "fpr": 0.2,
+        "seed": 0,
+        "n_boot": 200,
+    },
+    scores_a=SCALED,
+    scores_b=SCALED,
+    member=BOTH,
+    fpr=SHARE,
+    seed=COUNT,
+    n_boot=COUNT,
+)
+call(metrics.precisions, lambda r: {"tpr": 0.3, "fpr": 0.1}, tpr=SHARE, fpr=SHARE)
+call(
     metrics.audited,
     of("scores member", delta=1e-4, seed=0),
     **ABOUT,

@@ -29,7 +29,7 @@ def made_up(kind: str = "leak", **changes: object) -> tuple[f.Findings, dict[str
     }
     attacks = []
     for name, values in scores.items():
-        tpr = number(metrics.tpr_at_fpr(values, MEMBER, 0.1), "bootstrap over images")
+        tpr = number(metrics.tpr_at_fpr(values, MEMBER, 0.1), "binomial mixture over images")
         at = f.AtFpr(fpr=0.1, tpr=tpr, precision={"0.5": 0.9, "0.1": 0.5, "0.01": 0.09})
         area = number(metrics.auc(values, MEMBER))
         attacks.append(

@@ -13,8 +13,8 @@ FPRS = (0.1, 0.01, 0.001)
 PRIORS = (0.5, 0.1, 0.01)
 
 How = Literal[
-    "DeLong over images", "bootstrap over images", "DeLong over groups", "bootstrap over groups",
-    "relabelling",
+    "DeLong over images", "binomial mixture over images", "bootstrap over images",
+    "DeLong over groups", "bootstrap over groups", "relabelling",
 ]  # fmt: skip
 
 

@@ -20,8 +20,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "one_run_bound",
             "one_run_p_value",
         ],
-        "grouped": ["group_numbers", "grouped_auc", "precision_at", "tpr_interval"],
+        "grouped": ["group_numbers", "grouped_auc", "tpr_interval"],
         "intervals": ["Interval"],
+        "rates": ["paired_tpr_difference", "precision_at", "precisions", "tpr_at_fpr"],
         "separation": [
             "Roc",
             "accuracy_at",
@@ -31,7 +32,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "mean_difference",
             "paired_auc_difference",
             "roc",
-            "tpr_at_fpr",
         ],
     },
 )

@@ -1,4 +1,4 @@
-"""Intervals that hold where simple ones do not: images that come in groups, and a TPR's threshold.
+"""Intervals where images come in groups.
 
 Of a patient or a drive all images stand or fall together: intervals over images would promise too
 much.
@@ -15,6 +15,7 @@ from scipy.stats import rankdata, t
 
 from segleak_utils.checks import numbers
 from segleak_utils.metrics.intervals import Interval, clopper_pearson
+from segleak_utils.metrics.rates import accusable, found_above, tpr_at_fpr
 
 AT_ONCE = 2**24  # counts of a bootstrap in memory
 
@@ -87,13 +88,12 @@ def tpr_interval(
     n_boot: int = 2000,
     level: float = 0.95,
 ) -> Interval:
-    """`tpr_at_fpr`, with an interval that covers its threshold's own uncertainty.
+    """`tpr_at_fpr`, with an interval over groups of images where they are given.
 
-    How many of n non-members lie above the true threshold is binomial; each draw of that number
-    gives a threshold, and the members above it a draw of the rate (Jeffreys' Beta). With `groups`
-    whole groups of members and of non-members are drawn with replacement instead, threshold and
-    all. tests/metrics/test_grouped.py simulates both. ValueError for an FPR below 1/n, and for what
-    `tpr_at_fpr` refuses.
+    With `groups`, whose each image is, [n], whole groups of members and of non-members are drawn
+    with replacement (`n_boot` times, by `seed`), threshold and all; tests/metrics/test_grouped.py
+    simulates it. Without, it is `tpr_at_fpr`, for which nothing is drawn. ValueError for an FPR
+    below 1/n, and for what `tpr_at_fpr` refuses.
 
     >>> scores, member = np.arange(300.0), np.arange(300) >= 200
     >>> tpr_interval(scores, member, 0.01, seed=0).value
@@ -102,47 +102,15 @@ def tpr_interval(
     scores, member = numbers.scored(scores, member)
     level, fpr = numbers.level(level), numbers.real(fpr, "fpr", 0, 1, ends="(]")
     seed, n_boot = numbers.count(seed, "seed"), numbers.count(n_boot, "n_boot", 100)
+    if groups is None:
+        return tpr_at_fpr(scores, member, fpr, level)
     inside, outside = np.sort(scores[member]), np.sort(scores[~member])
     m, n = len(inside), len(outside)
-    accused = int(np.floor(fpr * n + 1e-9))
-    if accused < 1:
-        raise ValueError(
-            f"TPR at FPR {fpr:g} cannot be claimed with {n} non-members: the smallest claimable "
-            f"FPR is 1/{n} = {1 / n:.2g}; score more non-members"
-        )
-    value = float(_found(inside, outside, np.array([accused]))[0] / m)
+    value = float(found_above(inside, outside, np.array([accusable(fpr, n)]))[0] / m)
     rng = np.random.default_rng(seed)
-    if groups is None:
-        above = rng.binomial(n, fpr, n_boot)
-        most = _found(inside, outside, above)  # the threshold lies between two non-members ...
-        least = np.where(above > 0, _found(inside, outside, np.maximum(above - 1, 0)), 0)
-        hits = least + rng.random(n_boot) * (most - least)  # ... or above all of them
-        drawn = rng.beta(hits + 0.5, m - hits + 0.5)
-    else:
-        drawn = _by_groups(scores, member, _codes(groups, len(scores)), fpr, rng, n_boot)
+    drawn = _by_groups(scores, member, _codes(groups, len(scores)), fpr, rng, n_boot)
     low, high = np.quantile(drawn, [0.5 - level / 2, 0.5 + level / 2])
     return Interval(value, min(float(low), value), max(float(high), value), m, n, level)
-
-
-def precision_at(tpr: float, fpr: float, prior: float) -> float:
-    """Share of accusations that are right, where a share `prior` of those asked about is a member.
-
-    >>> round(precision_at(0.35, 0.01, 0.01), 2)
-    0.26
-    """
-    tpr, fpr = numbers.real(tpr, "tpr", 0, 1), numbers.real(fpr, "fpr", 0, 1)
-    prior = numbers.real(prior, "prior", 0, 1)
-    right, wrong = prior * tpr, (1 - prior) * fpr
-    if right + wrong == 0:
-        raise ValueError("nobody is accused, so no accusation is right or wrong")
-    return right / (right + wrong)
-
-
-def _found(inside: NDArray, outside: NDArray, accused: NDArray) -> NDArray:
-    """Members above the threshold that so many non-members lie above; both sorted."""
-    padded = np.concatenate([[-np.inf], outside])
-    thresholds = padded[len(outside) - np.minimum(accused, len(outside))]
-    return len(inside) - np.searchsorted(inside, thresholds, side="right")
 
 
 def _codes(groups: Sequence[object], n: int) -> NDArray[np.intp]:

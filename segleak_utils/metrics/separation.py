@@ -138,37 +138,6 @@ def paired_auc_difference(
     return Interval(value, min(low, value), max(high, value), m, n, level)
 
 
-def tpr_at_fpr(scores: ArrayLike, member: ArrayLike, fpr: float, level: float = 0.95) -> Interval:
-    """Share of members found while at most `fpr` of the non-members are accused.
-
-    The threshold is the smallest that keeps the observed rate of false alarms at or below `fpr`;
-    non-members tied with it are not accused. Clopper-Pearson interval over the members.
-    It does *not* cover the threshold's own uncertainty: the threshold is a quantile of these
-    non-members, so with few of them above it (fpr times n below about 10) the true rate of false
-    alarms may well be twice the target.
-    Raises ValueError for an fpr below 1/n, which no number of non-members n can show.
-
-    >>> scores = [9, 8, 3, 7, 2, 1, 0]
-    >>> tpr_at_fpr(scores, np.arange(7) < 3, fpr=0.25).value  # one of four may be accused: the 7
-    1.0
-    """
-    scores, member = numbers.scored(scores, member)
-    level = numbers.level(level)
-    fpr = numbers.real(fpr, "fpr", 0, 1, ends="(]")
-    inside, outside = scores[member], np.sort(scores[~member])
-    # The small addend is for products such as .29 * 100 = 28.999999999999996.
-    accused = int(np.floor(fpr * len(outside) + 1e-9))
-    if accused < 1:
-        raise ValueError(
-            f"TPR at FPR {fpr:g} cannot be claimed with {len(outside)} non-members: the smallest "
-            f"claimable FPR is 1/{len(outside)} = {1 / len(outside):.2g}; score more non-members"
-        )
-    threshold = outside[-accused - 1] if accused < len(outside) else -np.inf
-    hits = int((inside > threshold).sum())
-    low, high = clopper_pearson(hits, len(inside), level)
-    return Interval(hits / len(inside), low, high, len(inside), len(outside), level)
-
-
 def mean_difference(values: ArrayLike, member: ArrayLike, level: float = 0.95) -> Interval:
     """Mean of `values` [n] over the members minus that over the non-members (Welch's interval).
 

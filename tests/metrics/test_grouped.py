@@ -1,70 +1,18 @@
-"""Intervals over groups, and of a TPR with its threshold: simulated, and against slow twins."""
+"""Intervals over groups: simulated, and against slow twins."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import gamma, norm
-from scipy.stats import t as student
+from scipy.stats import norm
 
 from segleak_utils.metrics import (
     auc,
     group_numbers,
     grouped_auc,
-    precision_at,
     tpr_at_fpr,
     tpr_interval,
 )
-
-
-def family(shift: float):
-    return (
-        lambda rng, n: rng.normal(shift, 1, n),
-        lambda rng, n: rng.normal(0, 1, n),
-        lambda fpr: norm.sf(norm.isf(fpr) - shift),
-    )
-
-
-FAMILIES = {  # members' scores, non-members', and the true TPR at an FPR
-    "AUC .5": family(0),
-    "AUC .75": family(0.954),
-    "AUC .9": family(1.812),
-    "gamma": (
-        lambda rng, n: rng.gamma(6, 1, n),
-        lambda rng, n: rng.gamma(2, 1, n),
-        lambda fpr: gamma(6).sf(gamma(2).isf(fpr)),
-    ),
-    "heavy tail": (
-        lambda rng, n: rng.normal(3, 1, n),
-        lambda rng, n: rng.standard_t(3, n),
-        lambda fpr: norm.sf(student(3).isf(fpr) - 3),
-    ),
-    "a few found": (
-        lambda rng, n: rng.normal(0, 1, n) + 6 * (rng.random(n) < 0.1),
-        lambda rng, n: rng.normal(0, 1, n),
-        lambda fpr: 0.1 * norm.sf(norm.isf(fpr) - 6) + 0.9 * fpr,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize(
-    ("m", "n", "fpr", "most"),
-    [
-        (400, 2000, 0.1, 0.985), (400, 2000, 0.01, 0.985), (100, 120, 0.1, 0.99),
-        # one or two non-members above the threshold: it covers, and is wider than it need be
-        (400, 2000, 0.001, 1), (100, 120, 0.01, 1),
-    ],
-)  # fmt: skip
-def test_the_interval_of_a_tpr_covers(name, m, n, fpr, most):
-    """Of 400 audits, three standard errors being .033. Clopper-Pearson alone had .52 to .79."""
-    members, others, truth = FAMILIES[name]
-    rng, member, covered = np.random.default_rng(1), np.arange(m + n) < m, 0
-    for k in range(400):
-        scores = np.concatenate([members(rng, m), others(rng, n)])
-        found = tpr_interval(scores, member, fpr, seed=k, n_boot=500)
-        covered += found.contains(truth(fpr))
-    assert 0.93 <= covered / 400 <= most
 
 
 def clustered(rng: np.random.Generator, n_groups: int, each: int, shift: float, mixed: bool):
@@ -127,7 +75,7 @@ def test_estimates_are_those_of_the_plain_statistics():
         for fpr in (0.01, 0.1, 0.5, 1.0):
             plain = tpr_at_fpr(scores, member, fpr)
             groups = [f"{i % 50}" for i in range(500)]
-            assert tpr_interval(scores, member, fpr, seed=0).value == plain.value
+            assert tpr_interval(scores, member, fpr, seed=0) == plain
             assert tpr_interval(scores, member, fpr, seed=0, groups=groups).value == plain.value
 
 
@@ -159,12 +107,6 @@ def test_perfect_separation_claims_no_more_than_its_groups():
     found = grouped_auc(member * 1.0, member, [f"{i // 10}" for i in range(80)])
     assert found.value == 1 and 0.3 < found.low < 0.5
     assert auc(member * 1.0, member).low > 0.9
-
-
-def test_the_precision_of_the_issue():
-    assert [round(precision_at(0.35, 0.01, p), 2) for p in (0.5, 0.1, 0.01)] == [0.97, 0.8, 0.26]
-    with pytest.raises(ValueError, match="nobody is accused"):
-        precision_at(0, 0, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from segleak_utils.metrics import (
     roc,
     tpr_at_fpr,
 )
+from segleak_utils.metrics.intervals import clopper_pearson
 from segleak_utils.metrics.separation import _delong
 
 few = settings(max_examples=60, deadline=None)
@@ -274,12 +275,8 @@ def test_the_rate_of_false_alarms_is_kept_and_no_better_threshold_exists(case, f
 
 def test_clopper_pearson_as_tabulated():
     # 10 of 50: 10.0 % to 33.7 %; 0 of 20: upper 16.8 % = 1 - .025^(1/20).
-    scores, member = np.r_[np.ones(10), -np.ones(40), np.zeros(100)], np.arange(150) < 50
-    x = tpr_at_fpr(scores, member, 0.01)
-    assert x.value == 0.2 and (x.low, x.high) == pytest.approx((0.1003, 0.3372), abs=1e-4)
-    assert (x.n_members, x.n_nonmembers) == (50, 100)
-    x = tpr_at_fpr(np.r_[-np.ones(20), np.zeros(100)], np.arange(120) < 20, 0.01)
-    assert (x.value, x.low) == (0, 0) and x.high == pytest.approx(1 - 0.025 ** (1 / 20))
+    assert clopper_pearson(10, 50, 0.95) == pytest.approx((0.1003, 0.3372), abs=1e-4)
+    assert clopper_pearson(0, 20, 0.95) == pytest.approx((0, 1 - 0.025 ** (1 / 20)))
 
 
 def test_no_tpr_is_claimed_below_one_over_n():
