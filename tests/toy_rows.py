@@ -14,4 +14,7 @@ ROW = dict(
     tpr_at_1pct=0.03,
     tpr_low=0.01,
     tpr_high=0.05,
+    precision_prior_50pct=0.75,
+    precision_prior_10pct=0.25,
+    precision_prior_1pct=0.0294,
 )

@@ -22,7 +22,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "grouped": ["group_numbers", "grouped_auc", "tpr_interval"],
         "intervals": ["Interval"],
-        "rates": ["paired_tpr_difference", "precision_at", "precisions", "tpr_at_fpr"],
+        "rates": [
+            "PRIORS",
+            "paired_tpr_difference",
+            "precision_at",
+            "precisions",
+            "tpr_at_fpr",
+            "tpr_cells",
+        ],
         "separation": [
             "Roc",
             "accuracy_at",

@@ -16,7 +16,7 @@ from scipy.stats import binom
 from segleak_utils.checks import numbers
 from segleak_utils.metrics.intervals import Interval
 
-PRIORS = (0.5, 0.1, 0.01)
+PRIORS = (0.5, 0.1, 0.01)  # shares of members among those asked about
 NEGLIGIBLE = 1e-12  # chance of a number of false alarms that is left out of the sums
 AT_ONCE = 2**22  # images by resamples in memory
 
@@ -135,6 +135,24 @@ def precisions(tpr: float, fpr: float) -> str:
     """
     found = (f"{precision_at(tpr, fpr, prior):.2f}" for prior in PRIORS)
     return " / ".join(text.removeprefix("0") for text in found)
+
+
+def tpr_cells(scores: ArrayLike, member: ArrayLike, fpr: float) -> tuple[str, str]:
+    """Two cells of a table: `tpr_at_fpr` with its interval, and its `precisions`.
+
+    Dashes where the non-members are too few to claim that FPR. ValueError as `tpr_at_fpr` else.
+
+    >>> tpr_cells(np.arange(300.0), np.arange(300) >= 200, fpr=0.1)
+    ('1.000 [.975, 1.000]', '.91 / .53 / .09')
+    >>> tpr_cells(np.arange(30.0), np.arange(30) >= 20, fpr=0.01)
+    ('-', '-')
+    """
+    scores, member = numbers.scored(scores, member)
+    fpr = numbers.real(fpr, "fpr", 0, 1, ends="(]")
+    if fpr * (~member).sum() < 1 - 1e-9:
+        return "-", "-"
+    found = tpr_at_fpr(scores, member, fpr)
+    return f"{found:.3}", precisions(found.value, fpr)
 
 
 def accusable(fpr: float, n: int) -> int:

@@ -21,11 +21,14 @@ from segleak_utils.whole import alone, write_whole
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 TPR_FPR = 0.01
+PRECISIONS = ("precision_prior_50pct", "precision_prior_10pct", "precision_prior_1pct")
 
 
 class ResultRow(BaseModel):
     """One line of the table. ``tpr_*`` is the TPR at 1 % FPR: None with fewer than 100
-    non-members, for whom the smallest false-positive rate that can be claimed is above 1 %."""
+    non-members, for whom the smallest false-positive rate that can be claimed is above 1 %.
+    ``precision_prior_*``: the share of accusations that are right at these rates, where 50, 10 or
+    1 % of those asked about are members."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     notebook: str
@@ -41,6 +44,9 @@ class ResultRow(BaseModel):
     tpr_at_1pct: Unit | None = None
     tpr_low: Unit | None = None
     tpr_high: Unit | None = None
+    precision_prior_50pct: Unit | None = None
+    precision_prior_10pct: Unit | None = None
+    precision_prior_1pct: Unit | None = None
     note: str = ""
 
     @model_validator(mode="after")
@@ -48,13 +54,21 @@ class ResultRow(BaseModel):
         if not self.auc_low <= self.auc <= self.auc_high:
             raise ValueError(f"AUC {self.auc} lies outside [{self.auc_low}, {self.auc_high}]")
         tpr = [self.tpr_low, self.tpr_at_1pct, self.tpr_high]
+        worth = self.precisions
         if tpr == [None] * 3:
+            if worth != (None,) * 3:
+                raise ValueError(f"no TPR, and yet its precision is {worth}")
             return self
         if None in tpr or tpr != sorted(tpr):
             raise ValueError(f"TPR and its interval must be low <= value <= high, found {tpr}")
         if self.n_nonmembers * TPR_FPR < 1:
             raise ValueError(f"no TPR at 1 % FPR with {self.n_nonmembers} non-members (< 100)")
         return self
+
+    @property
+    def precisions(self) -> tuple[float | None, ...]:
+        """The precision at priors of 50, 10 and 1 %."""
+        return tuple(getattr(self, name) for name in PRECISIONS)
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -115,15 +129,23 @@ def _interval(value: float | None, low: float | None, high: float | None) -> str
     return " ".join([f"{value:.3f}", f"[{low:.3f}, {high:.3f}]"]).replace("0.", ".")
 
 
+def _worth(precisions: tuple[float | None, ...]) -> str:
+    if None in precisions:
+        return "-"
+    return " / ".join(f"{x:.2f}".removeprefix("0") for x in precisions)
+
+
 def table(rows: Iterable[ResultRow]) -> str:
-    """Lay the rows out as text: attack, AUC [95 % CI], TPR at 1 % FPR [CI], n."""
+    """Lay the rows out as text: attack, AUC [95 % CI], TPR at 1 % FPR [CI], precision, n."""
     head = ["notebook", "victim", "setting", "attack", "representation"]
-    head += ["AUC [95 % CI]", "TPR@1 % FPR [95 % CI]", "members / non-members", "note"]
+    head += ["AUC [95 % CI]", "TPR@1 % FPR [95 % CI]", "precision at priors 50 / 10 / 1 %"]
+    head += ["members / non-members", "note"]
     lines = [head]
     for row in rows:
         numbers = [
             _interval(row.auc, row.auc_low, row.auc_high),
             _interval(row.tpr_at_1pct, row.tpr_low, row.tpr_high),
+            _worth(row.precisions),
             f"{row.n_members} / {row.n_nonmembers}",
         ]
         lines.append([*row.key, *numbers, row.note])

@@ -52,7 +52,8 @@ class Line(BaseModel):
     """An attack on a victim. Rates are None where the non-members are too few to claim them.
 
     networks: those that the attacker trains. `behind` is the AUC of the best attack with as many
-    networks (or with two) minus that of this one, on the same images (paired bootstrap).
+    networks (or with two) minus that of this one, on the same images (paired bootstrap);
+    `tpr_behind` is the same of the TPR at 1 % FPR.
     `asked_once`: further images that the victim is asked about once, whatever is attacked then;
     each attacked image is one question to it, and one to each reference. `seconds`: for an image,
     nothing cached (`costs.seconds_an_image`).
@@ -78,11 +79,15 @@ class Line(BaseModel):
     behind: float
     behind_low: float
     behind_high: float
+    tpr_behind: float | None = None
+    tpr_behind_low: float | None = None
+    tpr_behind_high: float | None = None
     asked_once: int = 0
     seconds: float | None = None
 
     def interval(self, name: str = "auc") -> metrics.Interval:
-        """One of its numbers with its interval: ``auc``, ``tpr_1``, ``tpr_01`` or ``behind``."""
+        """One of its numbers with its interval: ``auc``, ``tpr_1``, ``tpr_01``, ``behind`` or
+        ``tpr_behind``."""
         values = (getattr(self, name + end) for end in ("", "_low", "_high"))
         return metrics.Interval(*values, self.n_members, self.n_nonmembers, 0.95)
 
@@ -198,6 +203,8 @@ def lines(
         for name, fpr in (("tpr_1", 0.01), ("tpr_01", 0.001)):
             if area.n_nonmembers * fpr >= 1:
                 values[name] = metrics.tpr_at_fpr(scores, member, fpr)
+        if "tpr_1" in values:
+            values["tpr_behind"] = metrics.paired_tpr_difference(best, scores, member, 0.01, seed=0)
         numbers = {
             name + end: getattr(value, part)
             for name, value in values.items()
@@ -272,7 +279,11 @@ def choices(plan: Plan, path: Path | None = None) -> list[Choice]:
     for name, values in rates.items():
         auc, tpr = np.mean(values, 0)
         found.append(Choice(variant=name, auc=auc, tpr_1=tpr, shadows=len(shadows)))
-        print(f"{name}: on {len(shadows)} shadows AUC {auc:.3f}, TPR at 1 % FPR {tpr:.3f}")
+        worth = metrics.precisions(tpr, 0.01)
+        print(
+            f"{name}: on {len(shadows)} shadows AUC {auc:.3f}, TPR at 1 % FPR {tpr:.3f}, precision "
+            f"at priors of 50 / 10 / 1 % {worth}"
+        )
     write(found, path or plan.build / "choices.csv")
     return found
 
@@ -315,14 +326,17 @@ def read(path: Path = RESULTS, kind: type[Row] = Line) -> list[Row]:
 def table(found: Sequence[Line]) -> str:
     """The lines as a table in Markdown, with intervals."""
     head = ["victim", "setting", "attack", "networks", "AUC", "TPR at 1 % FPR", "at 0.1 %"]
-    head += ["balanced accuracy", "the best one minus this", "ms an image"]
+    head += ["precision at 1 % FPR, priors of 50 / 10 / 1 %", "balanced accuracy"]
+    head += ["the best one's AUC minus this", "its TPR at 1 % FPR minus this", "ms an image"]
     out = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for line in found:
         rates = ["-" if getattr(line, n) is None else f"{line.interval(n):.3}" for n in
                  ("tpr_1", "tpr_01")]  # fmt: skip
+        worth = "-" if line.tpr_1 is None else metrics.precisions(line.tpr_1, 0.01)
         cells = [line.victim, line.setting, line.attack, str(line.networks)]
-        cells += [f"{line.interval():.3}", *rates, f"{line.accuracy:.2f}"]
+        cells += [f"{line.interval():.3}", *rates, worth, f"{line.accuracy:.2f}"]
         cells += [f"{line.interval('behind'):+.3}"]
+        cells += ["-" if line.tpr_behind is None else f"{line.interval('tpr_behind'):+.3}"]
         cells += ["-" if line.seconds is None else f"{1000 * line.seconds:.0f}"]
         out.append(f"| {' | '.join(cells)} |")
     return "\n".join(out)

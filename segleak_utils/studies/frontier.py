@@ -490,8 +490,9 @@ def rows(found: Sequence[Measured], notebook: str) -> list[results.ResultRow]:
 def table(found: Sequence[Measured]) -> str:
     """A line for each service, attacker and attack, as Markdown."""
     lines = [
-        "| defence | attacker | attack | AUC | TPR at 1 % FPR | mean IoU | calibration error |",
-        "|---|---|---|---|---|---|---|",
+        "| defence | attacker | attack | AUC | TPR at 1 % FPR | precision at 50 / 10 / 1 % "
+        "| mean IoU | calibration error |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for of in found:
         alone = of.naive is of.adaptive
@@ -501,11 +502,9 @@ def table(found: Sequence[Measured]) -> str:
                 if attack.name == BLIND and who == ADAPTIVE:
                     continue
                 knows = who if of.service.slug and attack.name != BLIND else "-"
-                area, tpr = metrics.auc(attack.scores, contest.member), "-"
-                if area.n_nonmembers >= 1 / results.TPR_FPR:
-                    tpr = f"{metrics.tpr_at_fpr(attack.scores, contest.member, results.TPR_FPR):.3}"
-                price = f"{of.miou:.3f} | {of.ece:.3f}"
-                lines.append(
-                    f"| {of.service.name} | {knows} | {attack.name} | {area:.3} | {tpr} | {price} |"
-                )
+                area = metrics.auc(attack.scores, contest.member)
+                cells = [of.service.name, knows, attack.name, f"{area:.3}"]
+                cells += metrics.tpr_cells(attack.scores, contest.member, results.TPR_FPR)
+                cells += [f"{of.miou:.3f}", f"{of.ece:.3f}"]
+                lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -55,6 +55,7 @@ def online(plan: Plan) -> Contest:
     of = contest(plan, experiment.network(plan, "victim-0"))
     for attack in of.attacks:
         area = metrics.auc(attack.scores, of.member)
-        tpr = metrics.tpr_at_fpr(attack.scores, of.member, 0.01)
-        print(f"{of.victim}, {attack.name}: AUC {area:.3}, TPR at 1 % FPR {tpr:.3}")
+        tpr, worth = metrics.tpr_cells(attack.scores, of.member, 0.01)
+        told = f"AUC {area:.3}, TPR at 1 % FPR {tpr}, precision at priors of 50 / 10 / 1 % {worth}"
+        print(f"{of.victim}, {attack.name}: {told}")
     return of

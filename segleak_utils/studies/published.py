@@ -127,8 +127,9 @@ def published_maps(
 
 
 HEAD = (
-    "| victim | release | attacker | score | AUC | TPR at 1 % FPR | members / non-members |",
-    "|---|---|---|---|---|---|---|",
+    "| victim | release | attacker | score | AUC | TPR at 1 % FPR | precision at 50 / 10 / 1 % "
+    "| members / non-members |",
+    "|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -148,7 +149,8 @@ def table(
     """The published attackers in a folder `attackers` on the example folder, as Markdown.
 
     AUC on the member logit, as published, and on the margin, with n and 95 % intervals; the TPR at
-    1 % FPR where there are 100 non-members for it. `only` names the representations wanted.
+    1 % FPR, and its precision, where there are 100 non-members for it. `only` names the
+    representations wanted.
     """
     options = {"kind": kind, "argmax": argmax, "gaussian_std": gaussian_std}
     lines = _lines(root, attackers, only, n_patches, dilated, seed, progress, **options)
@@ -188,12 +190,12 @@ def _lines(root, attackers, only, n_patches, dilated, seed, progress, **options)
             progress=f"{path.name}, {victim}" * progress, **options,
         )  # fmt: skip
         for name, told in names.items():
-            area, tpr = metrics.auc(scores[name], member), "-"
-            if area.n_nonmembers >= 100:
-                tpr = f"{metrics.tpr_at_fpr(scores[name], member, 0.01):.3}"
+            area = metrics.auc(scores[name], member)
             of = {"sgd": "SGD", "dpsgd": "DP-SGD"}[victim]
-            n = f"{area.n_members} / {area.n_nonmembers}"
-            lines.append(f"| {of} | {release} | {r} | {told} | {area:.3} | {tpr} | {n} |")
+            cells = [of, release, r, told, f"{area:.3}"]
+            cells += metrics.tpr_cells(scores[name], member, 0.01)
+            cells += [f"{area.n_members} / {area.n_nonmembers}"]
+            lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

@@ -195,6 +195,8 @@ def rows(of: Contest, notebook: str) -> list[results.ResultRow]:
         if area.n_nonmembers >= 1 / results.TPR_FPR:
             tpr = metrics.tpr_at_fpr(attack.scores, of.member, results.TPR_FPR)
             values |= {"tpr_at_1pct": tpr.value, "tpr_low": tpr.low, "tpr_high": tpr.high}
+            worth = (metrics.precision_at(tpr.value, results.TPR_FPR, p) for p in metrics.PRIORS)
+            values |= dict(zip(results.PRECISIONS, worth, strict=True))
         accuracy = metrics.balanced_accuracy_at(attack.scores, of.member, attack.threshold)
         out.append(
             results.ResultRow(

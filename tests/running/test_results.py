@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ def test_recorded_row_replaces_its_older_self_and_only_that(tmp_path):
         ({"auc": float("nan")}, "finite"),
         ({"tpr_low": None}, "low <= value <= high"),
         ({"n_nonmembers": 99}, "no TPR at 1 % FPR with 99"),
+        ({"tpr_at_1pct": None, "tpr_low": None, "tpr_high": None}, "no TPR, and yet"),
+        ({"precision_prior_1pct": 1.2}, "less than or equal to 1"),
         ({"colour": "red"}, "Extra inputs"),
     ],
 )
@@ -41,10 +44,17 @@ def test_implausible_row_is_refused(change, complaint):
 
 
 def test_row_without_tpr_shows_a_dash():
-    no_tpr = dict.fromkeys(["tpr_at_1pct", "tpr_low", "tpr_high"])
+    no_tpr = dict.fromkeys(["tpr_at_1pct", "tpr_low", "tpr_high", *results.PRECISIONS])
     row = results.ResultRow(**{**ROW, **no_tpr, "n_nonmembers": 99, "auc_high": 1.0})
     line = results.table([row]).splitlines()[2]
-    assert ".625 [.600, 1.000]  -  " in line
+    assert re.search(r"\.625 \[\.600, 1\.000\] +- +- +300 / 99", line)
+
+
+def test_precision_stands_beside_the_tpr():
+    head, _, line = results.table([results.ResultRow(**ROW)]).splitlines()
+    at = head.index("precision at priors 50 / 10 / 1 %")
+    assert line[at:].startswith(".75 / .25 / .03 ")
+    assert line[head.index("TPR@1 %") :].startswith(".030 [.010, .050]")
 
 
 def test_damaged_table_is_named(tmp_path):

@@ -137,6 +137,8 @@ def test_lines_are_what_the_metrics_say(plan):
         assert line.interval("tpr_1") == tpr and line.tpr_01 is None  # 150 are too few for .1 %
         behind = metrics.paired_auc_difference(best, of[name].scores, of.member, seed=0)
         assert line.interval("behind") == behind
+        rate = metrics.paired_tpr_difference(best, of[name].scores, of.member, 0.01, seed=0)
+        assert line.interval("tpr_behind") == rate
     assert found[contests.GLOBAL].asked_once == 0
     assert found[references.DIFFERENCE].asked_once == 800  # the victim is the shadow's reference
     told = beyond.table([*found.values()])
