@@ -154,17 +154,30 @@ def render_scores(
 
 @styled
 def render_roc(
-    scores: Mapping[str, np.ndarray], member: np.ndarray, areas: Mapping[str, Interval]
+    scores: Mapping[str, np.ndarray],
+    member: np.ndarray,
+    areas: Mapping[str, Interval],
+    rates: Mapping[str, Interval] | None = None,
+    fpr: float = 0.01,
 ) -> Figure:
-    """ROC of several attacks on the same images: linear, and log-log from the 1/n floor up."""
+    """ROC of several attacks on the same images: linear, and log-log from the 1/n floor up.
+
+    `rates`: TPRs at `fpr` with their intervals, as bars side by side on the log-log panel.
+    """
     figure, axes = axes_of(1, 2, figsize=(10.5, 4.6))
     linear, log = axes[0]
-    for (name, values), (colour, _, dash) in zip(scores.items(), looks_of(scores), strict=True):
+    looks = zip(scores.items(), looks_of(scores), strict=True)
+    for k, ((name, values), (colour, mark, dash)) in enumerate(looks):
         curve = metrics.roc(values, member)
         label = f"{name}: {areas[name]}"
         linear.plot(curve.fpr, curve.tpr, color=colour, ls=dash, label=label)
         shown = curve.fpr >= curve.smallest_fpr
         log.plot(curve.fpr[shown], curve.tpr[shown], color=colour, ls=dash)
+        if rates:
+            rate, least = rates[name], 0.1 / curve.n_members  # a logarithm has no 0
+            at = fpr * 1.09 ** (k - (len(scores) - 1) / 2)
+            log.plot([at] * 2, [max(rate.low, least), rate.high], color=colour, lw=2)
+            log.plot(at, max(rate.value, least), mark, color="white", mec=colour, ms=5)
     floor = curve.smallest_fpr
     diagonal = np.array([floor, 1])
     linear.plot([0, 1], [0, 1], color="#888888", lw=1, label="guessing")
@@ -173,7 +186,8 @@ def render_roc(
     log.text(floor * 1.08, 0.8, f"1/n, n = {curve.n_nonmembers}", rotation=90, va="top",
              fontsize=8, color="#555555")  # fmt: skip
     linear.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title="linear")
-    log.set(xscale="log", yscale="log", xlim=(floor * 0.8, 1), title="log-log")
+    bars = f" (bars: 95 % interval at {100 * fpr:g} %)" if rates else ""
+    log.set(xscale="log", yscale="log", xlim=(floor * 0.8, 1), title=f"log-log{bars}")
     log.set_ylim(1 / curve.n_members, 1)
     for axis in (linear, log):
         axis.set(xlabel="false positive rate (non-members accused)")

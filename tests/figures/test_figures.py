@@ -22,6 +22,7 @@ RNG = np.random.default_rng(0)
 MEMBER = np.arange(150) < 50
 SCORES = {name: RNG.normal(0, 1, 150) + shift * MEMBER for name, shift in (("a", 1), ("b", 0))}
 AREAS = {name: metrics.auc(values, MEMBER) for name, values in SCORES.items()}
+RATES = {name: metrics.tpr_at_fpr(values, MEMBER, 0.1) for name, values in SCORES.items()}
 SOME = {"first": Interval(0.6, 0.5, 0.7, 50, 100), "second": Interval(0.7, 0.65, 0.75, 50, 100)}
 LOSSES = np.where(RNG.random((150, C)) < 0.2, np.nan, RNG.random((150, C)))
 HISTORY = [{"epoch": k, "loss": 1 / k, "select_auc": 0.5 + k / 20} for k in (1, 2, 3)]
@@ -80,6 +81,7 @@ CASES = {
     "class_gap": lambda: figures.render_class_gap(LOSSES, MEMBER, NAMES),
     "scores": lambda: figures.render_scores(SCORES, MEMBER, {"a": 0.5, "b": np.inf}),
     "roc": lambda: figures.render_roc(SCORES, MEMBER, AREAS),
+    "roc with bars": lambda: figures.render_roc(SCORES, MEMBER, AREAS, RATES, 0.1),
     "intervals": lambda: figures.render_intervals(SOME, "AUC"),
     "against": lambda: figures.render_against(
         [1, 2], {"a": [*SOME.values()]}, "patches", reference={"global loss": 0.6}
