@@ -32,6 +32,9 @@ def statistics(n: int) -> dict[str, Callable[[], object]]:
         "`paired_auc_difference` (2000 resamples)": lambda: metrics.paired_auc_difference(
             a, b, member, seed=0
         ),
+        "`paired_tpr_difference`, 1 % (2000 draws)": lambda: metrics.paired_tpr_difference(
+            a, b, member, 0.01, seed=0
+        ),
         "`tpr_at_fpr`, 1 %": lambda: metrics.tpr_at_fpr(a, member, 0.01),
         "`roc`": lambda: metrics.roc(a, member),
         "`best_threshold`": lambda: metrics.best_threshold(a, member),
