@@ -81,7 +81,6 @@ CASES = {
     "class_gap": lambda: figures.render_class_gap(LOSSES, MEMBER, NAMES),
     "scores": lambda: figures.render_scores(SCORES, MEMBER, {"a": 0.5, "b": np.inf}),
     "roc": lambda: figures.render_roc(SCORES, MEMBER, AREAS),
-    "roc with bars": lambda: figures.render_roc(SCORES, MEMBER, AREAS, RATES, 0.1),
     "intervals": lambda: figures.render_intervals(SOME, "AUC"),
     "against": lambda: figures.render_against(
         [1, 2], {"a": [*SOME.values()]}, "patches", reference={"global loss": 0.6}
@@ -247,6 +246,20 @@ def test_series_never_look_alike_and_the_first_eight_as_ever():
     assert len({(colour, marker) for colour, marker, _ in looks}) == 32
     with pytest.raises(ValueError, match="33 series"):
         style.looks_of(range(33))
+
+
+def test_the_bars_of_a_roc_are_the_intervals_side_by_side():
+    plain, barred = (figures.render_roc(SCORES, MEMBER, AREAS, r, 0.1) for r in ({}, RATES))
+    log = barred.axes[1]
+    assert len(log.lines) == len(plain.axes[1].lines) + 2 * len(SCORES)
+    bars = [
+        line.get_data()
+        for line in log.lines
+        if line.get_linewidth() == 2 and len(line.get_xdata()) == 2
+    ]
+    drawn = {(round(float(y[0]), 9), round(float(y[1]), 9)) for x, y in bars if x[0] == x[1]}
+    assert {(round(r.low, 9), round(r.high, 9)) for r in RATES.values()} <= drawn
+    assert len({float(x[0]) for x, _ in bars}) >= len(RATES) and "10 %" in log.get_title()
 
 
 def test_thirteen_attacks_have_one_roc_picture_and_an_audit_without_references_its_own():
