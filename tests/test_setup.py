@@ -85,7 +85,7 @@ def test_torch_and_torchvision_are_released_for_each_other():
 # What each room may import, beside the core: an extra that is not installed is missed there alone.
 EXTRAS = {
     "data": {"train"},
-    "victims": {"train", "dp"},
+    "victims": {"train", "dp", "cluster"},
     "attacks": {"train"},
     "audit": {"train", "notebooks", "audit", "cluster"},
     "figures": {"notebooks"},

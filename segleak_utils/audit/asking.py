@@ -21,6 +21,7 @@ from segleak_utils.audit.networks import Network
 from segleak_utils.audit.parts import AT_ONCE, Parts, Row, in_parts
 from segleak_utils.audit.pictures import Picture
 from segleak_utils.audit.pixels import Reader
+from segleak_utils.audit.recorded import Recorded
 from segleak_utils.audit.said import Said
 from segleak_utils.data import VOID
 from segleak_utils.defenses import Release
@@ -75,6 +76,8 @@ def ask(
         raise ValueError("no pictures to ask about")
     releases = (NOTHING, *(of for of in releases if of != NOTHING))
     names = [str(of) for of in releases]
+    if isinstance(network, Recorded):
+        network.refuse_shared(pictures)
     identity = network.identity(reader.read(pictures[0])[0])
     told = f"{VERSION} {identity} {grid} {names} {seed}"
     keys = [
@@ -83,12 +86,19 @@ def ask(
         for of in pictures
     ]
 
+    checked = isinstance(network, Recorded)
+
     def compute(positions: Sequence[int]) -> list[Row]:
+        nonlocal checked
         rows: dict[int, Row] = {}
         chosen = [pictures[i] for i in positions]
         for at, images, masks in _alike(chosen, reader, batch):
             group = [chosen[i] for i in at]
-            posterior, stride = network.posteriors(images, group, stride_of(masks.shape[1:], grid))
+            stride = stride_of(masks.shape[1:], grid)
+            if not checked:
+                network.check(images, stride)
+                checked = True
+            posterior, stride = network.posteriors(images, group, stride)
             masks = masks[:, ::stride, ::stride]
             for i, one, mask in zip(at, posterior, masks, strict=True):
                 if bool((mask == VOID).all()):

@@ -74,6 +74,7 @@ def audit(
     told = told if isinstance(told, Audit) else Audit.model_validate(told)
     base = Path(base)
     gate.checked(told.fail_above)
+    blinds.place(told.relabellings, told.level)
     if told.answers.kind == "scores":
         return _of_scores(told, base, command, begun)
     with processes.processes():

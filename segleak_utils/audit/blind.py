@@ -38,8 +38,9 @@ def blind(
     Ridge regression across folds, whole groups in a fold; the AUC is the mean of the folds'. The
     relabelled lists (whole groups where a group is of one kind) say what AUC chance gives: the
     interval holds .5 if that AUC lies in the central `level` of theirs. ValueError for what cannot
-    be, and fewer than ten of a kind.
+    be, fewer than ten of a kind, and too few relabellings for that level.
     """
+    k = place(relabellings, level)
     features = numbers.finite(features, "features", "[N, F]")
     member = numbers.labels(member, len(features), of="features")
     if len(names) != features.shape[1]:
@@ -54,8 +55,6 @@ def blind(
     areas = _across_folds(looks, labels, _folds(codes, rng))
     value, chance = float(areas[0]), areas[1:]
     p_value = float((1 + (chance >= value).sum()) / (1 + len(chance)))
-    # the k-th from either end: beyond it lies a share of at most (1 - level) / 2, itself counted
-    k = max(1, int((0.5 - level / 2) * (len(chance) + 1)))
     low, high = np.sort(chance)[[k - 1, -k]]
     low, high = value + 0.5 - float(high), value + 0.5 - float(low)
     return Blind(
@@ -71,6 +70,26 @@ def blind(
         most_telling=most_telling(features, names, member),
         differs=low > 0.5,
     )  # fmt: skip
+
+
+def place(relabellings: int, level: float) -> int:
+    """Which of the sorted relabelled AUCs, from either end, bounds their central `level`.
+
+    Beyond it lies a share of at most (1 - level) / 2, itself counted. ValueError where even the
+    outermost is too far in.
+
+    >>> place(200, 0.95)
+    5
+    """
+    tail = 0.5 - level / 2
+    found = int(tail * (relabellings + 1) + 1e-9)
+    if found < 1:
+        least = math.ceil(1 / tail - 1e-6) - 1
+        raise ValueError(
+            f"{relabellings} relabellings cannot tell what happens in one of {1 / (2 * tail):.0f} "
+            f"audits; an interval of level {level:g} needs at least {least}"
+        )
+    return found
 
 
 def can_tell(member: ArrayLike, groups: Sequence[str] | None, level: float) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from segleak_utils.audit.findings import Findings, Number
 from segleak_utils.audit.gate import limits_of
-from segleak_utils.audit.reading import keys, read
+from segleak_utils.audit.reading import keys, read, texts
 
 COMMAND = "python3 -m segleak_utils.run audit"
 PARTS = ("images", "masks")
@@ -59,12 +59,14 @@ def overrides_of(options: argparse.Namespace, base: Path) -> dict[str, Any]:
     import yaml
 
     found: dict[str, Any] = {}
+    plain = texts()
     for name, value in vars(options).items():
         if name.startswith("key ") and value is not None:
+            key = name.removeprefix("key ")
             try:
-                found[name.removeprefix("key ")] = yaml.safe_load(value)
+                found[key] = value if key in plain else yaml.safe_load(value)
             except yaml.YAMLError:
-                found[name.removeprefix("key ")] = value
+                found[key] = value
     simple = {
         "model": "answers.model",
         "returns": "answers.returns",

@@ -68,8 +68,8 @@ def company(
 
     ValueError where a shadow's pictures are audited ones.
     """
-    tile = told.data.tile
-    victim = network(told.answers, reader.n_classes, model=model, tile=tile, base=base)
+    of = {"model": model, "tile": told.data.tile, "base": base, "data": told.data}
+    victim = network(told.answers, reader.n_classes, **of)
     others = [*_given(told, reader, base), *_trained(told, reader, looks, base, progress)]
     kept = base / told.out / "kept"
     keys = _keys(others, pictures, looks, reader, kept, progress)
@@ -140,7 +140,8 @@ def _given(told: Audit, reader: Reader, base: Path) -> list[Other]:
     for k, of in enumerate(told.references, 1):
         if of.kind is None or of.kind == "scores":
             raise ValueError(f"references, {k}: give one of model, file, posteriors, labels")
-        who = network(of, reader.n_classes, tile=told.data.tile, base=base)
+        how = {"tile": told.data.tile, "base": base, "data": told.data}
+        who = network(of, reader.n_classes, **how)
         seen: frozenset[str] = frozenset()
         if of.trained_on is not None:
             path = base / of.trained_on

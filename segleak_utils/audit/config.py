@@ -43,6 +43,9 @@ class Data(_Told):
     pattern: str = Field(
         "{stem}.*", description="name of an image's mask, e.g. {stem}_gtFine_labelIds.png"
     )
+    image_pattern: str = Field(
+        "{stem}.*", description="name of an image, if more than its stem is: {stem}_leftImg8bit.png"
+    )
     n_classes: int | None = Field(None, ge=2, le=255)
     classes: tuple[str, ...] | None = Field(None, description="their names, in order of the labels")
     mapping: dict[int, int] | None = Field(None, description="stored id: label; others are refused")
@@ -118,11 +121,17 @@ class Answers(_Told):
     output: str | int | None = Field(
         None, description="which part of a tuple, a dict or a file holds it"
     )
+    ids: Literal["labels", "stored"] | None = Field(
+        None, description="what predicted label maps hold: labels 0..C-1, or ids as the masks do"
+    )
     layout: Literal["channels_first", "channels_last"] = "channels_first"
     mean: Triple | None = Field(None, description="subtracted from images in 0..1 (RGB)")
     std: Triple | None = Field(None, description="by which they are divided then")
     scale: float = Field(1, gt=0, description="255 for a model that takes 0..255")
     order: Literal["RGB", "BGR"] = "RGB"
+    random: bool = Field(
+        False, description="true where the model's answers are noisy on purpose; else refused"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     batch: int = Field(8, ge=1, le=1024, description="images asked at a time, at most")
 

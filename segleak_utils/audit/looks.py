@@ -50,8 +50,10 @@ def look(
 ) -> Looks:
     """Look at all pictures; what was seen before is kept in `folder`.
 
-    ValueError, naming the file, for what cannot be read.
+    ValueError, naming the file, for what cannot be read; for masks of several palettes; and where
+    void was not told, though 255 seems to be a class.
     """
+    reader.check_palettes(pictures)
     keys = [
         hashlib.sha256(f"look {VERSION} {reader.key_of(of)}".encode()).hexdigest()
         for of in pictures
@@ -65,6 +67,7 @@ def look(
     sizes = [of.image.stat().st_size for of in pictures]
     shape = [names.index(name) for name in ("height", "width")]
     features = kept.rows("features")
+    _refuse_one_class(reader, features[:, : reader.n_classes], features[:, names.index("void")])
     return Looks(
         features=features,
         names=names,
@@ -73,6 +76,17 @@ def look(
         formats=tuple(of.image.suffix.lower() for of in pictures),
         sizes=np.array(sizes) / features[:, shape].prod(1),
     )
+
+
+def _refuse_one_class(reader: Reader, shares: NDArray, void: NDArray) -> None:
+    """Masks of 0 and 255 are two classes as often as one class with void: it has to be told."""
+    there = np.flatnonzero(shares.max(0) > 0)
+    if reader.data.voids is None and len(there) == 1 and void.max() > 0:
+        raise ValueError(
+            f"the masks hold no class but {reader.data.names[there[0]]}, and {VOID}, which counts "
+            f"as void where nothing else is said. If {VOID} is a class, give data.mapping, such as "
+            f"{{0: 0, {VOID}: 1}}; if it is void, data.void: {VOID}"
+        )
 
 
 def _of_hashes(kept: Parts) -> NDArray[np.uint64]:

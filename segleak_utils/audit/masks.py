@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from segleak_utils.audit.config import Data
 from segleak_utils.data import VOID
-from segleak_utils.data.imagefiles import opened, read_labels, read_picture
+from segleak_utils.data.imagefiles import label_header, opened, read_labels, read_picture
 
 ARRAYS = (".npy",)
 
@@ -24,6 +24,13 @@ def read_mask(path: Path, data: Data) -> NDArray[np.uint8]:
     if data.colours is not None:
         return _of_colours(path, data.colours, n_classes)
     return _of_ids(stored(path), path, data, n_classes)
+
+
+def palette_of(path: Path, data: Data) -> bytes:
+    """The palette by whose places a mask tells its classes; empty where it has none."""
+    if data.colours is not None or path.suffix.lower() in ARRAYS:
+        return b""
+    return label_header(path)[1]
 
 
 def stored(path: Path) -> NDArray:

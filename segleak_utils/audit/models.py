@@ -1,4 +1,4 @@
-"""Networks that are asked: Python objects, files of torch and ONNX, tile by tile where told."""
+"""Networks that are asked: Python objects and files, whole or tile by tile where told."""
 
 from __future__ import annotations
 
@@ -17,12 +17,19 @@ from torch import Tensor, nn
 from segleak_utils.audit.answers import as_posterior, chosen, in_layout
 from segleak_utils.audit.code import code_of
 from segleak_utils.audit.config import Answers, Size
+from segleak_utils.audit.files import Opened, opened
 from segleak_utils.audit.pictures import Picture
 from segleak_utils.victims import best_device, fingerprint
 from segleak_utils.victims.asking import evaluating
 from segleak_utils.whole import sha256
 
-FILES = {".pt2": "torch.export", ".pt": "TorchScript", ".ts": "TorchScript", ".onnx": "ONNX"}
+# Two posteriors of one image may differ by so much in the mean: by other kernels.
+STEADY, UNSTEADY = 1e-3, {torch.float16: 5e-3, torch.bfloat16: 2e-2}
+SIDES = 32  # what sides are padded to a multiple of, for a network that refuses others
+
+
+class _RefusedError(ValueError):
+    """Images that a network does not take."""
 
 
 class Model:
@@ -43,11 +50,15 @@ class Model:
         digest: str | None,
         tile: Size | None = None,
         device: torch.device | None = None,
+        code: str = "",
+        at_once: int | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.call, self.told, self.n_classes, self.tile = call, told, n_classes, tile
-        self.source, self.sha256 = source, digest
-        self.device = device or torch.device("cpu")
-        self.at_once: int | None = None  # how many images it takes, where it takes no other number
+        self.source, self.sha256, self.code = source, digest, code
+        self.device, self.dtype = device or torch.device("cpu"), dtype
+        self.at_once = at_once  # how many images it takes, where it takes no other number
+        self._refused: set[tuple[int, ...]] = set()  # sides that it takes padded only
 
     def identity(self, probe: Tensor) -> str:
         """Hex key of all that its answers depend on.
@@ -57,13 +68,38 @@ class Model:
         options = self.told.model_dump(
             include={"returns", "output", "layout", "mean", "std", "scale", "order"}
         )
-        key = hashlib.sha256(f"{sorted(options.items())} {self.tile} {self.sha256}".encode())
+        told = f"{sorted(options.items())} {self.tile} {self.sha256} {self.code}"
+        key = hashlib.sha256(told.encode())
         if isinstance(self.call, nn.Module):
             key.update(code_of(self.call).encode())
         if self.sha256 is None:
             said, _ = self.posteriors(probe[None], (), 1)
             key.update(said.contiguous().numpy().tobytes())
         return key.hexdigest()
+
+    def check(self, images: Tensor, stride: int) -> None:
+        """ValueError unless the first image [B,3,H,W] is answered alike twice, and beside another.
+
+        A network in training mode answers by chance (dropout), or by the images beside (batch
+        norm); the numbers that come of it look like any others.
+        """
+        first = images[:1]
+        alone, _ = self.posteriors(first, (), stride)
+        other = torch.zeros_like(first) if float(first.mean()) > 0.25 else torch.ones_like(first)
+        ways = {} if self.told.random else {"asked again": first}
+        if not self.told.random and self.told.batch > 1:
+            ways["asked beside another image"] = torch.cat([first, other])
+        for how, batch in ways.items():
+            found, _ = self.posteriors(batch, (), stride)
+            off = float((found[:1] - alone).abs().amax(1).mean())
+            if off > UNSTEADY.get(self.dtype, STEADY):
+                raise ValueError(
+                    f"{self.source} answers otherwise when {how} (posteriors differ by {off:.2g} "
+                    "in the mean): is it in training mode, with dropout or batch norm? Call "
+                    ".eval() before it is written or handed over. If its answers are noisy on "
+                    "purpose, answers.random: true; if it takes one image at a time, "
+                    "answers.batch: 1"
+                )
 
     @torch.inference_mode()
     def posteriors(
@@ -79,8 +115,10 @@ class Model:
 
     def _whole(self, images: Tensor, stride: int, first: tuple[int, int] = (0, 0)) -> Tensor:
         """Posteriors of every `stride`-th pixel from `first` on (y, x), where the model is."""
-        kept = (..., *(slice(start, None, stride) for start in first))
-        values = self._answers(images)
+        height, width = images.shape[-2:]
+        kept = (..., *(slice(start, end, stride) for start, end in
+                       zip(first, (height, width), strict=True)))  # fmt: skip
+        values, images = self._answers(images)
         if self.told.returns == "logits":  # brought to the grid first, as every library does
             values = self._on_grid(values, images)
         if values.shape[-2:] == images.shape[-2:]:
@@ -107,8 +145,30 @@ class Model:
             values.float(), images.shape[-2:], mode="bilinear", align_corners=False
         )
 
-    def _answers(self, images: Tensor) -> Tensor:
-        """What it returns, [B,C,h,w], classes first."""
+    def _answers(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What it returns, [B,C,h,w], classes first, and the images that it was asked about.
+
+        Those are padded at the right and at the bottom where it takes no others: encoders that
+        halve five times take sides that are multiples of 32.
+        """
+        sides = tuple(images.shape[-2:])
+        more = [-side % SIDES for side in sides]
+        if sides not in self._refused:
+            try:
+                return self._returned(images), images
+            except _RefusedError:
+                if not any(more):
+                    raise
+                refusal = sys.exception()
+        padded = F.pad(images, (0, more[1], 0, more[0]), mode="replicate")
+        try:
+            found = self._returned(padded)
+        except _RefusedError:
+            raise refusal from None
+        self._refused.add(sides)
+        return found, padded
+
+    def _returned(self, images: Tensor) -> Tensor:
         told, name = self.told, f"the answer of {self.source}"
         images = images.to(self.device)
         if told.order == "BGR":
@@ -116,7 +176,7 @@ class Model:
         if told.mean is not None:
             mean, std = (torch.tensor(part, device=self.device) for part in (told.mean, told.std))
             images = (images - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
-        images = images * told.scale
+        images = (images * told.scale).to(self.dtype)
         return torch.cat(
             [
                 in_layout(chosen(out, told.output, name), told, self.n_classes, n, name)[:wanted]
@@ -137,8 +197,9 @@ class Model:
             with evaluating(module) if module is not None else torch.inference_mode():
                 return self.call(images)
         except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-            raise ValueError(
-                f"{self.source} does not take images {list(images.shape)}, float32: {error}. If it "
+            dtype = str(images.dtype).removeprefix("torch.")
+            raise _RefusedError(
+                f"{self.source} does not take images {list(images.shape)}, {dtype}: {error}. If it "
                 "takes one size, give data.size or data.tile; if one image at a time, "
                 "answers.batch: 1"
             ) from error
@@ -205,18 +266,37 @@ def model_of(
     file that is not there; ValueError for what names no network, or a device that is not there.
     """
     device = device_of(told.device)
-    how = {"tile": tile, "device": device}
     if model is None and told.file is not None:
-        return _of_file(base / told.file, told, n_classes, how)
+        path = base / told.file
+        of: Opened = opened(path, device)
+        return Model(
+            of.call, told, n_classes, source=path.name, digest=of.sha256, tile=tile,
+            device=of.device, at_once=of.at_once, dtype=of.dtype,
+        )  # fmt: skip
     source = "the model" if model is not None else told.model
     found = imported(told.model, base) if model is None else model
     if not callable(found):
         raise ValueError(f"{source} is a {type(found).__name__}; expected a callable")
-    digest = None
+    how = {"source": source, "digest": None, "tile": tile, "device": device}
     if isinstance(found, nn.Module):
         found = found.to(device)
-        digest = fingerprint(found) if found.state_dict() else None
-    return Model(found, told, n_classes, source=source, digest=digest, **how)
+        how |= {"digest": fingerprint(found) if found.state_dict() else None}
+        how |= {"dtype": dtype_of(found)}
+    if model is None:  # what its file holds beside the classes counts, too
+        how |= {"code": _written(told.model)}
+    return Model(found, told, n_classes, **how)
+
+
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """What a network computes in: the type of its first floating-point weight, else float32."""
+    floats = (of.dtype for of in module.parameters() if of.is_floating_point())
+    return next(floats, torch.float32)
+
+
+def _written(name: str) -> str:
+    """SHA-256 of the file of the module in "package.module:name"; "" where it has none."""
+    path = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
+    return "" if path is None else sha256(Path(path))
 
 
 def imported(name: str, base: Path = Path()) -> object:
@@ -248,61 +328,3 @@ def imported(name: str, base: Path = Path()) -> object:
     except (TypeError, ValueError):
         return found
     return found if needed else found()
-
-
-def _of_file(path: Path, told: Answers, n_classes: int, how: dict) -> Model:
-    if not path.is_file():
-        raise FileNotFoundError(f"answers.file: {path} is not there")
-    kind = FILES.get(path.suffix.lower())
-    if kind is None:
-        raise ValueError(
-            f"answers.file: {path.name}; expected {', '.join(FILES)}. A file of weights alone "
-            "(.pth, .safetensors) is no network: name what builds it by answers.model"
-        )
-    device = how["device"]
-    try:
-        if kind == "ONNX":
-            call, at_once = _onnx(path)
-            how = how | {"device": torch.device("cpu")}
-        elif kind == "torch.export":
-            call, at_once = torch.export.load(path).module().to(device), None
-        else:
-            call, at_once = torch.jit.load(path, map_location=device).eval(), None
-    except ImportError:
-        raise ValueError('ONNX files need onnxruntime: pip install "segleak[audit]"') from None
-    except Exception as error:  # each library has its own
-        raise ValueError(
-            f"answers.file: {path} cannot be read as {kind} ({type(error).__name__}: {error}). A "
-            "file of weights alone is no network: name what builds it by answers.model"
-        ) from error
-    if isinstance(call, nn.Module) and kind == "torch.export":
-        call = call.forward  # an exported program has no mode to be put in
-        at_once = _one_size(path)
-    found = Model(call, told, n_classes, source=path.name, digest=sha256(path), **how)
-    found.at_once = at_once
-    return found
-
-
-def _one_size(path: Path) -> int | None:
-    """How many images an exported program takes, where that was fixed when it was exported."""
-    program = torch.export.load(path)
-    names = set(program.graph_signature.user_inputs)
-    for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name in names and "val" in node.meta:
-            first = node.meta["val"].shape[0]
-            return first if isinstance(first, int) else None
-    return None
-
-
-def _onnx(path: Path) -> tuple[Callable[[Tensor], dict[str, Tensor]], int | None]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (given,) = session.get_inputs()
-    names = [output.name for output in session.get_outputs()]
-
-    def call(images: Tensor) -> dict[str, Tensor]:
-        found = session.run(None, {given.name: images.cpu().numpy()})
-        return dict(zip(names, map(torch.from_numpy, found), strict=True))
-
-    return call, given.shape[0] if isinstance(given.shape[0], int) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segleak_utils.audit.config import KINDS, Answers, Size
+from segleak_utils.audit.config import KINDS, Answers, Data, Size
 from segleak_utils.audit.models import Model, model_of
 from segleak_utils.audit.recorded import Recorded
 
@@ -18,10 +18,12 @@ def network(
     model: object | None = None,
     tile: Size | None = None,
     base: Path = Path(),
+    data: Data | None = None,
 ) -> Network:
     """The network that `told` names, or the Python object `model` as `told` describes it.
 
-    ValueError where nothing answers, or both are given.
+    data: how masks are stored, for label maps that are stored like them. ValueError where nothing
+    answers, or both are given.
     """
     if model is not None and told.kind is not None:
         raise ValueError(
@@ -37,5 +39,5 @@ def network(
     if told.kind == "posteriors":
         return Recorded(base / told.posteriors, told, n_classes)
     if told.kind == "labels":
-        return Recorded(base / told.labels, told, n_classes, labels_only=True)
+        return Recorded(base / told.labels, told, n_classes, labels_only=True, data=data)
     raise ValueError(f"answers: give one of {', '.join(KINDS)}")

@@ -66,19 +66,21 @@ def _renamed(of: Picture, name: str) -> Picture:
 def of_pairs(
     pairs: Pairs, data: Data, *, member: bool, base: Path = Path(), masks: bool = True
 ) -> list[Picture]:
-    """The images of a folder with their masks, by `data.pattern`, in the order of their stems."""
+    """The images of a folder with their masks, by the patterns of `data`, in order of their stems.
+
+    FileNotFoundError for a folder that is not there; ValueError: it has no images, an image has no
+    mask or several, two images share a stem, a pattern that is none.
+    """
     folder = base / pairs.images
     where = folder if pairs.masks is None else base / pairs.masks
     for place in (folder, where):
         if not place.is_dir():
             raise FileNotFoundError(f"{place}: no such folder")
-    images = _images(folder, data.pattern if where == folder else None)
-    if not images:
-        raise ValueError(f"{folder}: no images ({', '.join(IMAGE_SUFFIXES)})")
-    candidates = sorted(path for path in where.iterdir() if not path.name.startswith("."))
+    images = _images(folder, data, beside=where == folder)
+    candidates = _masks(where, data.pattern) if masks else {}
     found, missing = [], []
     for stem, image in sorted(images.items()):
-        mask = _mask_of(image, stem, candidates, data.pattern) if masks else None
+        mask = _mask_of(image, candidates.get(stem, ()))
         if mask is None and masks:
             missing.append(image)
             continue
@@ -87,24 +89,60 @@ def of_pairs(
         raise ValueError(
             f"{len(missing)} images without a mask {data.pattern!r} in {where}, e.g. "
             f"{', '.join(map(str, missing[:3]))}; give data.pattern, such as "
-            '"{stem}_mask.png"'
+            '"{stem}_mask.png", and data.image_pattern, if images have more in their names, too'
         )
     return found
 
 
-def _images(folder: Path, pattern: str | None) -> dict[str, Path]:
-    """The images by stem; where masks lie beside them, without those the pattern names."""
+def _images(folder: Path, data: Data, *, beside: bool) -> dict[str, Path]:
+    """The images by stem; where masks lie beside them, without those that the pattern names."""
+    wanted = _of_pattern(data.image_pattern, "data.image_pattern")
     found: dict[str, Path] = {}
+    others: list[Path] = []
     names = {path.name for path in folder.iterdir()}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
-        if pattern is not None and _is_mask(path, pattern, names):
+        if beside and _is_mask(path, data.pattern, names):
             continue
-        stem = unicodedata.normalize("NFC", path.stem)
+        match = wanted.fullmatch(unicodedata.normalize("NFC", path.name))
+        if match is None:
+            others.append(path)
+            continue
+        stem = match[1]
         if found.setdefault(stem, path) != path:
             raise ValueError(f"{path} and {found[stem]} have the same stem; rename or remove one")
+    if others and not beside:  # a list that is silently shorter would be another list
+        raise ValueError(
+            f"{len(others)} images in {folder} are not named as data.image_pattern, "
+            f"{data.image_pattern!r}, says, e.g. {others[0].name}; mend it, or take them out"
+        )
+    if not found:
+        raise ValueError(f"{folder}: no images ({', '.join(IMAGE_SUFFIXES)})")
     return found
+
+
+def _masks(folder: Path, pattern: str) -> dict[str, list[Path]]:
+    """The masks that the pattern names, by the stem."""
+    wanted = _of_pattern(pattern, "data.pattern")
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if not path.name.startswith(".") and path.suffix.lower() in MASK_SUFFIXES:
+            match = wanted.fullmatch(unicodedata.normalize("NFC", path.name))
+            if match is not None:
+                found.setdefault(match[1], []).append(path)
+    return found
+
+
+def _of_pattern(pattern: str, key: str) -> re.Pattern[str]:
+    """A pattern as a regular expression whose one group is the stem."""
+    if pattern.count("{stem}") != 1 or "/" in pattern:
+        raise ValueError(
+            f'{key} is {pattern!r}; expected a file\'s name with {{stem}} in it, "{{stem}}.png"'
+        )
+    parts = re.split(r"(\{stem\}|\.\*)", unicodedata.normalize("NFC", pattern))
+    how = {"{stem}": "(.+)", ".*": r"\.[^.]+"}
+    return re.compile("".join(how.get(part) or re.escape(part) for part in parts))
 
 
 def _is_mask(path: Path, pattern: str, names: set[str]) -> bool:
@@ -120,26 +158,8 @@ def _is_mask(path: Path, pattern: str, names: set[str]) -> bool:
     return any(Path(name).stem == stem and name != path.name for name in names)
 
 
-def _mask_of(image: Path, stem: str, candidates: Sequence[Path], pattern: str) -> Path | None:
-    if "{stem}" not in pattern or "/" in pattern:
-        raise ValueError(
-            f'data.pattern is {pattern!r}; expected a file\'s name with {{stem}}, "{{stem}}.png"'
-        )
-    wanted = re.compile(
-        "".join(
-            re.escape(unicodedata.normalize("NFC", stem)) if part == "{stem}"
-            else r"\.[^.]+" if part == ".*"
-            else re.escape(part)
-            for part in re.split(r"(\{stem\}|\.\*)", pattern)
-        )
-    )  # fmt: skip
-    found = [
-        path
-        for path in candidates
-        if wanted.fullmatch(unicodedata.normalize("NFC", path.name))
-        and path != image
-        and path.suffix.lower() in MASK_SUFFIXES
-    ]
+def _mask_of(image: Path, masks: Sequence[Path]) -> Path | None:
+    found = [path for path in masks if path != image]
     if len(found) > 1:
         raise ValueError(
             f"{image}: {len(found)} masks, {', '.join(path.name for path in found[:3])}; give "

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from segleak_utils.audit.config import Data, Size
-from segleak_utils.audit.masks import read_mask
+from segleak_utils.audit.masks import palette_of, read_mask
 from segleak_utils.audit.pictures import Picture
 from segleak_utils.data import VOID, Scenes
 from segleak_utils.data.imagefiles import named, opened, read_picture
@@ -27,6 +27,7 @@ class Reader:
     def __init__(self, data: Data, size: Size | None = None) -> None:
         self.data, self.size = data, size or data.size
         self.n_classes = len(data.names)
+        self._palette: tuple[bytes, Path | None] = b"", None
 
     @property
     def key(self) -> str:
@@ -59,6 +60,18 @@ class Reader:
             if bool((mask == VOID).all()):
                 raise ValueError(f"{picture.mask}: no labelled pixel is left at {self.size}")
         return image, mask.long()
+
+    def check_palettes(self, pictures: Sequence[Picture]) -> None:
+        """ValueError where masks, of these or of earlier ones, tell classes by several palettes."""
+        for path in (of.mask for of in pictures if of.mask is not None):
+            found, (known, whose) = palette_of(path, self.data), self._palette
+            if not (found.startswith(known) or known.startswith(found)):
+                raise ValueError(
+                    f"{whose} and {path} have different palettes: one number may be two classes; "
+                    "save the masks with one palette, or give data.colours after saving them in RGB"
+                )
+            if len(found) > len(known):
+                self._palette = found, path
 
     def key_of(self, picture: Picture) -> str:
         """Hex key of what is read of a picture: sizes and dates of its files, and the options."""
@@ -98,20 +111,40 @@ def _deep_colours(path: Path) -> Tensor | None:
             return None
         with named(path):  # decodes a PNG
             turned = file.getexif().get(274, 1)
-    from torchvision.io import ImageReadMode, decode_image
-
+    if turned != 1:
+        raise ValueError(f"{path}: 16 bits and a turn in its EXIF; save it upright")
     try:
-        with warnings.catch_warnings():  # its successor needs FFmpeg
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pixels = decode_image(str(path), ImageReadMode.RGB)
-    except RuntimeError as error:
+        pixels = _of_tiff(path) if file.format == "TIFF" else _of_png(path)
+    except Exception as error:  # each library has its own
         raise ValueError(
             f"{path}: {bits} bits a channel in a form that cannot be read ({error}); save it as a "
             "PNG of 16 bits, or with 8"
         ) from error
-    if turned != 1:
-        raise ValueError(f"{path}: 16 bits and a turn in its EXIF; save it upright")
     return pixels.float() / 65535
+
+
+def _of_png(path: Path) -> Tensor:
+    from torchvision.io import ImageReadMode, decode_image
+
+    with warnings.catch_warnings():  # its successor needs FFmpeg
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return decode_image(str(path), ImageReadMode.RGB)
+
+
+def _of_tiff(path: Path) -> Tensor:
+    try:
+        import tifffile
+    except ImportError as error:
+        raise ValueError('needs tifffile: pip install "segleak[audit]"') from error
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        pixels, axes = page.asarray(), page.axes
+    if page.photometric.name != "RGB" or pixels.dtype != np.uint16 or sorted(axes) != list("SXY"):
+        raise ValueError(f"{page.photometric.name}, {pixels.dtype}, axes {axes}")
+    planes = torch.from_numpy(np.moveaxis(pixels, axes.index("S"), 0).astype(np.float32))
+    if len(planes) not in (3, 4):
+        raise ValueError(f"{len(planes)} channels")
+    return planes[:3]
 
 
 def _bits(file: Image.Image) -> int:

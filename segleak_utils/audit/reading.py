@@ -175,6 +175,24 @@ def keys(model: type[BaseModel] = Audit, before: str = "") -> dict[str, str]:
     return found
 
 
+def texts(model: type[BaseModel] = Audit) -> set[str]:
+    """The keys whose values are text or paths: on the command line they are taken as they stand.
+
+    >>> "name" in texts() and "data.groups" in texts() and "seed" not in texts()
+    True
+    """
+    found = set()
+    for key in keys(model):
+        kind: Any = model
+        for part in key.split("."):
+            field = kind.model_fields[part]
+            kind = next(_models(field.annotation), None)
+        kinds = set(get_args(field.annotation) or (field.annotation,)) - {type(None)}
+        if kinds <= {str, Path}:
+            found.add(key)
+    return found
+
+
 def write_schemas(folder: Path = SCHEMAS) -> None:
     """Write the schemas that are shipped; a test holds them equal to these."""
     folder.mkdir(exist_ok=True)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from segleak_utils.audit.answers import as_posterior, chosen, in_layout, stride_between
-from segleak_utils.audit.config import Answers
-from segleak_utils.audit.masks import ARRAYS, stored
+from segleak_utils.audit.config import Answers, Data
+from segleak_utils.audit.masks import ARRAYS, read_mask, stored
 from segleak_utils.audit.pictures import Picture, paths_in
+from segleak_utils.data import VOID
 from segleak_utils.representations import one_hot
 
 POSTERIORS = (".npy", ".npz", ".safetensors", ".zarr")
@@ -24,15 +25,27 @@ class Recorded:
     """A network that is known by what it answered: files stand in for it, found by their names.
 
     The file of an image is named as its id, or as its stem; both lists may have a folder of their
-    own, "members" and "nonmembers".
+    own, "members" and "nonmembers", and so may what an id has before its last "/".
     """
 
     sha256 = None
 
     def __init__(
-        self, folder: Path, told: Answers, n_classes: int, *, labels_only: bool = False
+        self,
+        folder: Path,
+        told: Answers,
+        n_classes: int,
+        *,
+        labels_only: bool = False,
+        data: Data | None = None,
     ) -> None:
         self.told, self.n_classes, self.labels_only = told, n_classes, labels_only
+        self.data = Data(n_classes=n_classes) if data is None else data
+        if labels_only and told.ids is None and _means_two_things(self.data):
+            raise ValueError(
+                "answers.ids: with data.mapping or data.colours, say what predicted label maps "
+                f"hold: labels (0..{n_classes - 1}), or stored (ids or colours as in the masks)"
+            )
         suffixes = LABELS if labels_only else POSTERIORS
         self.folder, self.source = (
             folder,
@@ -47,19 +60,47 @@ class Recorded:
             }
         else:
             self.files = paths_in(folder, suffixes)
-        if not self.files:
+        if not any(path.suffix.lower() in suffixes for path in folder.rglob("*")):
             raise ValueError(f"{folder}: no answers ({', '.join(suffixes)})")
+        self._whose: dict[Path, Picture] = {}
 
     def identity(self, probe: Tensor) -> str:
-        """Hex key of what the answers depend on: names, sizes and dates of the files."""
-        options = self.told.model_dump(include={"returns", "output", "layout"})
-        stats = [(n, p.stat().st_size, p.stat().st_mtime_ns) for n, p in sorted(self.files.items())]
+        """Hex key of what the answers depend on: names, sizes and dates of all files inside."""
+        options = self.told.model_dump(include={"returns", "output", "layout", "ids"})
+        found = ((path, path.stat()) for path in sorted(self.folder.rglob("*")) if path.is_file())
+        stats = [
+            (path.relative_to(self.folder).as_posix(), of.st_size, of.st_mtime_ns)
+            for path, of in found
+        ]
         return hashlib.sha256(f"{sorted(options.items())} {stats}".encode()).hexdigest()
+
+    def refuse_shared(self, pictures: Sequence[Picture]) -> None:
+        """ValueError where one file would be the answer to two pictures.
+
+        FileNotFoundError for a picture without an answer.
+        """
+        for picture in pictures:
+            path = self.file_of(picture)
+            other = self._whose.setdefault(path, picture)
+            if other.image != picture.image:
+                raise ValueError(
+                    f"{path} would be the answer to both {other.image} and {picture.image}, which "
+                    "share a name: put answers into folders like the images' "
+                    f"({picture.id}), or rename the images"
+                )
 
     def file_of(self, picture: Picture) -> Path:
         """The file with the answer to a picture; FileNotFoundError, naming it, without one."""
         part = "members" if picture.member else "nonmembers"
         stem = picture.image.stem
+        inside = PurePosixPath(picture.id)
+        if len(inside.parts) > 1 and not (inside.is_absolute() or ".." in inside.parts):
+            suffixes = LABELS if self.labels_only else POSTERIORS
+            at = self.folder / inside.parent
+            name = inside.stem if inside.name == picture.image.name else inside.name
+            for suffix in suffixes:
+                if (path := at / f"{name}{suffix}").exists():
+                    return path
         for name in (picture.id, f"{part}/{picture.id}", f"{part}/{stem}", stem):
             if name in self.files:
                 return self.files[name]
@@ -90,6 +131,11 @@ class Recorded:
         return torch.cat(found), strides.pop()
 
     def _labels(self, path: Path) -> Tensor:
+        if self.told.ids == "stored":
+            found = read_mask(path, self.data)
+            if (found == VOID).any():
+                raise ValueError(f"{path}: void is predicted; expected one of the classes")
+            return one_hot(torch.from_numpy(found.astype(np.int64))[None], self.n_classes)
         ids = torch.from_numpy(stored(path).astype(np.int64))[None]
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= self.n_classes:
@@ -110,6 +156,12 @@ class Recorded:
         elif isinstance(values, Tensor) and values.ndim == 2 and self.n_classes == 2:
             values = values[None, None]
         return in_layout(values, self.told, self.n_classes, 1, str(path))
+
+
+def _means_two_things(data: Data) -> bool:
+    """Whether an id on file may be another label than its own number."""
+    changed = {i: label for i, label in (data.mapping or {}).items() if i != label}
+    return bool(changed) or data.colours is not None
 
 
 def arrays(path: Path) -> object:

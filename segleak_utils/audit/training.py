@@ -6,10 +6,9 @@ audit (`OUT/references`), are found there again, and an interrupted training goe
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from segleak_utils.victims import (
     save_weights,
     train_victim,
 )
+from segleak_utils.victims.clusters import engine, one_thread
 from segleak_utils.whole import alone
 
 VERSION = 1
@@ -67,6 +67,7 @@ def trained(
     """
     how = told.train_references
     pairs = Pairs(images=how.images, masks=how.masks)
+    base = base.absolute()  # a worker of a cluster may be elsewhere
     pictures = of_pairs(pairs, told.data, member=False, base=base)
     name = "looking at references' images" if progress else None
     found = look(pictures, reader, base / told.out / "kept", progress=name)
@@ -169,7 +170,7 @@ def _train_all(
         return
     import joblib
 
-    with _engine(cluster):
+    with engine(cluster):
         work = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
         for name in work(joblib.delayed(_alone)(plan) for plan in missing):
             if progress:
@@ -195,26 +196,6 @@ def train(plan: Plan, progress: bool = False) -> str:
 
 
 def _alone(plan: Plan) -> str:
-    """What a worker does: a network this small gains little from a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    """What a worker does."""
+    with one_thread():
         return train(plan)
-    finally:
-        torch.set_num_threads(threads)
-
-
-@contextlib.contextmanager
-def _engine(cluster: str | None) -> Iterator[None]:
-    if cluster is None:
-        yield
-        return
-    import joblib
-    from distributed import Client
-
-    try:
-        client = Client(cluster, timeout=5)
-    except (OSError, ValueError) as error:
-        raise ConnectionError(f"no Dask scheduler answers at {cluster}: {error}") from error
-    with client, joblib.parallel_config(backend="dask"):
-        yield

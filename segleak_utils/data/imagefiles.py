@@ -49,6 +49,8 @@ def opened(path: Path) -> Image.Image:
     """
     with named(path):
         file = Image.open(path)
+        if file.format == "TIFF":
+            file.filename = ""  # mapped from it, turned pixels of one channel come out garbled
         frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
     if frames > 1:
         file.close()

@@ -7,18 +7,15 @@ a file; a run that was stopped goes on with what is missing.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import joblib
-import torch
-from distributed import Client
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from segleak_utils import metrics
@@ -30,6 +27,7 @@ from segleak_utils.studies.networks import Network
 from segleak_utils.studies.plan import ROOT, Plan
 from segleak_utils.synthstreets import draw
 from segleak_utils.victims import Recipe
+from segleak_utils.victims.clusters import engine, one_thread
 from segleak_utils.whole import write_whole
 
 VERSION = 3  # part of every cell's key: raise it when its numbers change
@@ -229,7 +227,7 @@ def growth(
     scenes(plan, max(cell.n_members for cell in cells))  # before two workers draw the same ones
     shadows = experiment.networks(plan, "dependent", 2)
     asking.shadow_cases(plan, shadows, shadows[0])
-    with _engine(cluster):
+    with engine(cluster):
         work = joblib.Parallel(n_jobs=jobs or os.cpu_count(), return_as="generator_unordered")
         longest = sorted(cells, key=lambda c: -c.n_members * c.recipe.epochs)
         build = str(plan.build)
@@ -243,25 +241,8 @@ def growth(
 
 
 def _alone(plan: Plan, cell: Cell, build: str) -> str:
-    """What a worker does: a network this small gains little from a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """What a worker does."""
     os.environ["SEGLEAK_BUILD"] = build
-    try:
+    with one_thread():
         measure(replace(plan, progress=False), cell)
-    finally:
-        torch.set_num_threads(threads)
     return cell.name
-
-
-@contextlib.contextmanager
-def _engine(cluster: str | None) -> Iterator[None]:
-    if cluster is None:
-        yield
-        return
-    try:
-        client = Client(cluster, timeout=5)
-    except (OSError, ValueError) as error:
-        raise ConnectionError(f"no Dask scheduler answers at {cluster}: {error}") from error
-    with client, joblib.parallel_config(backend="dask"):
-        yield

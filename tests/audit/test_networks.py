@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from segleak_utils.audit.config import Answers
+from segleak_utils.audit.config import Answers, Data
 from segleak_utils.audit.models import Model, imported, starts
 from segleak_utils.audit.networks import network
 from segleak_utils.audit.pictures import Picture
@@ -197,6 +198,12 @@ def test_a_module_names_a_network_or_what_makes_one(tmp_path):
         with pytest.raises(ValueError, match=message):
             network(Answers(model=name, returns="logits"), C, base=tmp_path)
     assert imported("math:sqrt")(4) == 2
+    of = network(Answers(model="mine_for_audit:net", returns="logits"), C, base=tmp_path)
+    before = of.identity(IMAGES[0])
+    with (tmp_path / "mine_for_audit.py").open("a") as file:
+        file.write("number = 4  # what a network may use outside of its class\n")
+    of = network(Answers(model="mine_for_audit:net", returns="logits"), C, base=tmp_path)
+    assert of.identity(IMAGES[0]) != before
 
 
 def test_a_device_that_is_not_there_is_refused_by_name():
@@ -277,6 +284,134 @@ def test_files_that_hold_no_network_are_refused(tmp_path, name):
     with pytest.raises(ValueError, match=r"expected \.pt2, \.pt, \.ts, \.onnx"):
         (tmp_path / "net.pth").touch()
         of_file(tmp_path / "net.pth")
+
+
+class Dropping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.drop = nn.Conv2d(3, C, 1), nn.Dropout2d(0.5)
+
+    def forward(self, images):
+        return self.drop(self.body(images))
+
+
+def write_network(net: nn.Module, path: Path, n: int) -> None:
+    example = torch.rand(n, 3, H, W)
+    if path.suffix == ".pt2":
+        torch.export.save(torch.export.export(net, (example,)), path)
+    else:
+        torch.jit.trace(net, example, check_trace=False).save(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("name", ["net.pt2", "net.pt"])
+@pytest.mark.parametrize("make", [Net, Dropping])
+def test_files_written_in_training_mode_are_refused(tmp_path, make, name, n):
+    write_network(make().train(), tmp_path / name, n)
+    with pytest.raises(ValueError, match=rf"{name} was written in training mode .*call .eval\(\)"):
+        network(Answers(file=tmp_path / name, returns="logits"), C)
+    write_network(make().eval(), tmp_path / name, n)
+    assert of_file(tmp_path / name).shape == (2, C, H, W)
+
+
+def test_a_scripted_network_is_put_in_eval_mode(tmp_path):
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.norm = nn.Conv2d(3, C, 1), nn.BatchNorm2d(C)
+
+        def forward(self, images):
+            return self.norm(self.body(images))
+
+    net = Plain().train()
+    torch.jit.script(net).save(tmp_path / "net.pt")
+    found = of_file(tmp_path / "net.pt")
+    assert torch.allclose(found, expected(net).softmax(1), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_networks_in_half_precision_answer(tmp_path, dtype):
+    net = Net().eval()
+    wanted = expected(net).softmax(1)
+    half = Net().to(dtype).eval()
+    assert (asked(half) - wanted).abs().max() < 0.1
+    program = torch.export.export(half, (IMAGES.to(dtype),))
+    torch.export.save(program, tmp_path / "net.pt2")
+    assert (of_file(tmp_path / "net.pt2") - wanted).abs().max() < 0.1
+
+
+# ---- networks that cannot be audited as they are -----------------------------------------------
+
+
+def steady(model: object, **told: object) -> None:
+    network(Answers(returns="logits", **told), C, model=model).check(IMAGES, 2)
+
+
+def test_a_network_that_answers_by_the_images_beside_is_refused():
+    net = Net().train()
+    net.requires_grad_(False)
+    callables = (lambda images: net(images), nn.BatchNorm2d(C, track_running_stats=False))
+    for model in callables:
+        with pytest.raises(ValueError, match=r"answers otherwise when asked beside another image"):
+            steady(model)
+        steady(model, batch=1)
+    steady(Net())  # a module is put in eval mode
+
+
+def test_a_network_that_answers_by_chance_is_refused_unless_that_is_said():
+    def dropping(images):
+        return nn.functional.dropout(3 * images, 0.5)
+
+    with pytest.raises(ValueError, match=r"answers otherwise when asked again .*answers.random"):
+        steady(dropping)
+    steady(dropping, random=True)
+    steady(lambda images: 3 * images + 1e-6 * torch.randn(images.shape))  # other kernels
+
+
+class Halving(nn.Module):
+    """An encoder and a decoder that takes sides which are multiples of 32 alone."""
+
+    def __init__(self, part: int = 32, coarse: int = 1):
+        super().__init__()
+        self.part, self.coarse, self.sides = part, coarse, []
+
+    def forward(self, images):
+        self.sides.append(tuple(images.shape[-2:]))
+        if any(side % self.part for side in images.shape[-2:]):
+            raise RuntimeError(f"expected multiples of {self.part}")
+        out = images * 7 - 3
+        return nn.functional.avg_pool2d(out, self.coarse) if self.coarse > 1 else out
+
+
+@pytest.mark.parametrize("returns", ["logits", "probabilities"])
+def test_sides_that_a_network_refuses_are_padded(returns):
+    images = torch.rand(2, 3, 50, 70)
+    net = Halving()
+    model = net if returns == "logits" else lambda x: net(x).softmax(1)
+    of = network(Answers(returns=returns), C, model=model)
+    for stride in (1, 3):
+        found, _ = of.posteriors(images, PICTURES, stride)
+        wanted = (images * 7 - 3).softmax(1)[..., ::stride, ::stride]
+        assert found.shape == wanted.shape and torch.allclose(found, wanted, atol=1e-6)
+    assert net.sides == [(50, 70), (64, 96), (64, 96)]  # refused once, not at every batch
+    coarse = network(Answers(returns="logits"), C, model=Halving(coarse=4))
+    assert coarse.posteriors(images, PICTURES, 1)[0].shape == (2, C, 50, 70)
+    with pytest.raises(ValueError, match=r"\[2, 3, 50, 70\].*multiples of 64"):
+        network(Answers(returns="logits"), C, model=Halving(64)).posteriors(images, PICTURES, 1)
+
+
+@pytest.mark.slow
+def test_segmentation_models_answer_at_any_size():
+    import segmentation_models_pytorch as smp
+
+    net = smp.FPN("resnet18", encoder_weights=None, classes=C)
+    images = torch.rand(1, 3, 50, 70)
+    of = network(Answers(returns="logits"), C, model=net)
+    padded = nn.functional.pad(images, (0, 26, 0, 14), mode="replicate")
+    with torch.no_grad():
+        wanted = net.eval()(padded).softmax(1)[..., :50, :70]
+    assert torch.allclose(of.posteriors(images, PICTURES, 1)[0], wanted, atol=1e-5)
 
 
 # ---- networks of libraries -----------------------------------------------------------------------
@@ -381,6 +516,59 @@ def test_label_maps_on_file_are_certain(tmp_path):
     )
     with pytest.raises(ValueError, match=r"p0.png: predicted class 2; expected 0..1"):
         network(Answers(labels=tmp_path), 2).posteriors(IMAGES, PICTURES, 1)
+
+
+def test_predicted_ids_are_labels_or_as_the_masks_are_stored(tmp_path):
+    stored = LOGITS.argmax(1) * 2 + 1  # ids 1, 3, 5
+    for i, of in enumerate(stored):
+        Image.fromarray(of.byte().numpy()).save(tmp_path / f"p{i}.png")
+    data = Data(n_classes=C, mapping={1: 0, 3: 1, 5: 2, 7: 2})
+    with pytest.raises(
+        ValueError, match=r"answers.ids: with data.mapping .*labels \(0..2\), or st"
+    ):
+        network(Answers(labels=tmp_path), C, data=data)
+    of = network(Answers(labels=tmp_path, ids="stored"), C, data=data)
+    assert torch.equal(of.posteriors(IMAGES, PICTURES, 1)[0].argmax(1), LOGITS.argmax(1))
+    with pytest.raises(ValueError, match=r"p0.png: predicted class \d; expected 0..2"):
+        labels = network(Answers(labels=tmp_path, ids="labels"), C, data=data)
+        labels.posteriors(IMAGES, PICTURES, 1)
+    with pytest.raises(ValueError, match=r"p0.png: void is predicted"):
+        void = data.model_copy(update={"mapping": {1: 0, 3: 1}, "void": 5})
+        network(Answers(labels=tmp_path, ids="stored"), C, data=void).posteriors(
+            IMAGES, PICTURES, 1
+        )
+    same = Data(n_classes=C, mapping={0: 0, 1: 1, 2: 2})
+    assert network(Answers(labels=tmp_path), C, data=same).labels_only
+
+
+def test_one_file_is_no_answer_to_two_pictures(tmp_path):
+    ids = ["a/p.png", "b/p.png"]
+    pictures = [Picture(of, tmp_path / "images" / of, None, True) for of in ids]
+    answers = tmp_path / "answers"
+    write(answers, "npy", LOGITS[0].softmax(0), "p")
+    told = Answers(posteriors=answers, returns="probabilities")
+    of = network(told, C)
+    of.refuse_shared(pictures[:1])
+    of.refuse_shared(pictures[:1])
+    with pytest.raises(ValueError, match=r"p.npy would be the answer to both .*a/p.png and .*b/p"):
+        of.refuse_shared(pictures)
+    for k, name in enumerate("ab"):
+        write(answers / name, "npy", LOGITS[k].softmax(0), "p")
+    of = network(told, C)
+    of.refuse_shared(pictures)
+    found, _ = of.posteriors(IMAGES, pictures, 1)
+    assert torch.allclose(found, LOGITS.softmax(1), atol=1e-6)
+    outside = Picture("../p.png", tmp_path / "p.png", None, True)
+    assert of.file_of(outside) == answers / "p.npy"
+
+
+def test_a_chunk_that_is_written_anew_is_another_network(tmp_path):
+    path = write(tmp_path, "zarr", LOGITS[0].softmax(0), "p0")
+    told = Answers(posteriors=tmp_path, returns="probabilities")
+    before = network(told, C).identity(IMAGES[0])
+    chunk = next(of for of in sorted(path.rglob("*")) if of.is_file() and of.suffix != ".json")
+    os.utime(chunk, ns=(1, 1))
+    assert network(told, C).identity(IMAGES[0]) != before
 
 
 def test_files_that_do_not_answer_are_named(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import torch
 from PIL import Image
 
 from segleak_utils.audit.config import Data, Pairs
+from segleak_utils.audit.looks import look
 from segleak_utils.audit.pictures import listed, of_pairs
 from segleak_utils.audit.pixels import Reader, read_image, scenes_of
+from segleak_utils.data.imagefiles import read_labels
 
 SIZE = (6, 8)
 RNG = np.random.default_rng(0)
@@ -74,6 +77,35 @@ def test_masks_are_found_by_a_pattern(tmp_path, mask, pattern):
     assert listed(data)[0].mask.name == mask.format(stem="a0")
     with pytest.raises(ValueError, match=r"3 images without a mask '\{stem\}\.png'.*data.pattern"):
         listed(two_lists(tmp_path, mask=mask, pattern="{stem}.png"))
+
+
+def test_images_may_have_more_in_their_names_than_the_stem(tmp_path):
+    data = two_lists(tmp_path, mask="{stem}_gtFine_labelIds.png", groups="^(.)",
+                     pattern="{stem}_gtFine_labelIds.png",
+                     image_pattern="{stem}_leftImg8bit.png")  # fmt: skip
+    for path in tmp_path.glob("*/images/*.png"):
+        path.rename(path.with_name(f"{path.stem}_leftImg8bit.png"))
+    found = listed(data)
+    assert [(of.id, of.group) for of in found][::3] == [("a0", "a"), ("b0", "b")]
+    assert found[0].mask.name == "a0_gtFine_labelIds.png"
+    save(tmp_path / "a" / "images" / "a9.png", image(9))
+    with pytest.raises(ValueError, match=r"1 images in .* are not named as data.image_pattern"):
+        listed(data)
+    (tmp_path / "a" / "images" / "a9.png").unlink()
+    for key in ("pattern", "image_pattern"):
+        with pytest.raises(ValueError, match=f"data.{key} is 'x.png'; expected a file's name with"):
+            listed(data.model_copy(update={key: "x.png"}))
+
+
+def test_many_images_find_their_masks_in_time(tmp_path):
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        for i in range(3000):
+            (tmp_path / kind / f"p{i}.png").touch()
+    begun = time.monotonic()
+    pairs = Pairs(images=tmp_path / "images", masks=tmp_path / "masks")
+    assert len(of_pairs(pairs, Data(n_classes=3), member=True)) == 3000
+    assert time.monotonic() - begun < 2  # each with each takes ten
 
 
 def test_masks_may_lie_beside_their_images(tmp_path):
@@ -183,6 +215,35 @@ def test_palettes_and_colours_are_read(tmp_path):
         one(tmp_path, rgb, "c.png", colours={"red": 0})
 
 
+def test_masks_of_several_palettes_are_refused(tmp_path):
+    data = two_lists(tmp_path)
+    tables = {"a": [0, 0, 0, 255, 0, 0, 0, 255, 0], "b": [0, 0, 0, 255, 0, 0]}
+    for part, table in tables.items():
+        for path in (tmp_path / part / "masks").iterdir():
+            mask = Image.fromarray(ids(len(table) // 3)).convert("P")
+            mask.putpalette(table)
+            mask.save(path)
+    pictures, reader = listed(data), Reader(data)
+    reader.check_palettes(pictures)  # one is the beginning of the other
+    mask.putpalette([9, *tables["b"][1:]])
+    mask.save(path)
+    with pytest.raises(ValueError, match=rf"a0.png and .*{path.name} have different palettes"):
+        reader.check_palettes(pictures)
+    colours = data.model_copy(update={"colours": {"#000000": 0}})
+    Reader(colours).check_palettes(pictures)
+
+
+def test_255_has_to_be_told_where_no_other_id_is_there_but_one(tmp_path):
+    data = two_lists(tmp_path, n_classes=2)
+    for k, path in enumerate(sorted(tmp_path.glob("*/masks/*.png"))):
+        save(path, np.where(ids(2, SIZE) > k % 2, 255, 0).astype(np.uint8))
+    with pytest.raises(ValueError, match=r"no class but class 0, and 255.*\{0: 0, 255: 1\}"):
+        look(listed(data), Reader(data), tmp_path / "kept")
+    for told in ({"void": 255}, {"mapping": {0: 0, 255: 1}}):
+        of = data.model_copy(update=told)
+        assert len(look(listed(of), Reader(of), tmp_path / "kept").pixels) == 6
+
+
 @pytest.mark.parametrize(
     ("mask", "how", "message"),
     [
@@ -231,6 +292,34 @@ def test_images_of_any_depth_are_in_0_to_1(tmp_path):
     (tmp_path / "rgb16.png").write_bytes(png + part(b"IEND", b""))
     found = read_image(tmp_path / "rgb16.png")
     assert np.allclose(found.permute(1, 2, 0), colours.astype(float) / 65535, atol=1e-4)
+
+
+@pytest.mark.parametrize("how", [{}, {"compression": "deflate"}, {"planarconfig": "separate"}])
+def test_a_tiff_of_16_bits_in_colour_is_read_or_refused(tmp_path, how):
+    tifffile = pytest.importorskip("tifffile")
+    colours = RNG.integers(0, 65536, (*SIZE, 3)).astype(np.uint16)
+    stored = np.moveaxis(colours, -1, 0) if "planarconfig" in how else colours
+    tifffile.imwrite(tmp_path / "x.tif", stored, photometric="rgb", **how)
+    found = read_image(tmp_path / "x.tif")
+    assert np.allclose(found.permute(1, 2, 0), colours / 65535, atol=1e-6)
+    whole = (tmp_path / "x.tif").read_bytes()
+    (tmp_path / "x.tif").write_bytes(whole[: len(whole) - 40])
+    with pytest.raises(ValueError, match=r"x\.tif"):
+        read_image(tmp_path / "x.tif")
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_turned_tiff_of_one_channel_is_upright(tmp_path, deep, turn):
+    pixels = np.arange(24, dtype=np.uint16 if deep else np.uint8).reshape(4, 6)
+    Image.fromarray(pixels).save(tmp_path / "x.tif", tiffinfo={274: turn})
+    ways = {
+        1: pixels, 2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.T,
+        6: np.rot90(pixels, -1), 7: pixels.T[::-1, ::-1], 8: np.rot90(pixels),
+    }  # fmt: skip
+    assert np.array_equal(read_labels(tmp_path / "x.tif"), ways[turn])
+    found = read_image(tmp_path / "x.tif")[0] * (65535 if deep else 255)
+    assert np.allclose(found, ways[turn], atol=0.01)
 
 
 @pytest.mark.parametrize("name", ["x.png", "grey.png", "deep.png", "x.jpg", "x.tif", "deep.tif"])
