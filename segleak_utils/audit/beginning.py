@@ -40,7 +40,8 @@ def text_of(folder: Path) -> str:
     lists = {name: _pair(folder, words) for name, words in
              (("members", MEMBERS), ("nonmembers", OTHERS))}  # fmt: skip
     pairs = [pair for pair in lists.values() if pair is not None]
-    told, notes = _masks([mask for pair in pairs for mask in _files(pair[1])], pairs)
+    named, masks = _patterns(pairs)
+    told, notes = _masks(masks, pairs)
     from segleak_utils.audit.reading import SCHEMAS
 
     lines = [
@@ -58,7 +59,7 @@ def text_of(folder: Path) -> str:
         else:
             images, masks = (_relative(part, folder) for part in pair)
             lines.append(f"  {name}: {{images: {images}, masks: {masks}}}")
-    lines += told
+    lines += [*named, *told]
     lines += [
         "  # groups: '^([^_]+)_'       # whose an image is, in its name: patient, drive, site",
         "  # size: [512, 1024]         # height, width of all images; fit: pad or stretch",
@@ -126,6 +127,48 @@ def _pair(folder: Path, words: Sequence[str]) -> tuple[Path, Path] | None:
         if all(parts):
             return parts[0][0], parts[1][0]
     return None
+
+
+def _patterns(pairs: Sequence[tuple[Path, Path]]) -> tuple[list[str], list[Path]]:
+    """Lines of audit.yml on how masks and images are named, where not alike; the masks found."""
+    images = [(pair, path) for pair in pairs for path in _files(pair[0])]
+    if not images:
+        return [], []
+    for image_end in _ends([path.stem for _, path in images]):
+        stems = [(pair[1], path.stem.removesuffix(image_end)) for pair, path in images]
+        for pattern in _mask_patterns(*stems[0]):
+            masks = [folder / pattern.replace("{stem}", stem) for folder, stem in stems]
+            if all(mask.is_file() for mask in masks):
+                alike = not image_end and Path(pattern).stem == "{stem}"
+                lines = [] if alike else [f'  pattern: "{pattern}"']
+                more = [f'  image_pattern: "{{stem}}{image_end}.*"'] if image_end else []
+                return [*lines, *more], masks
+    lines = ['  # pattern: "{stem}_mask.png"  # how masks are named; not found: fill it in']
+    return lines, [mask for pair in pairs for mask in _files(pair[1])]
+
+
+def _ends(stems: Sequence[str]) -> list[str]:
+    """What all stems end with from a "_" on: nothing, the longest, ..., the shortest."""
+    first, last = min(stems, key=_turned), max(stems, key=_turned)
+    n = next((k for k, (a, b) in enumerate(zip(first[::-1], last[::-1], strict=False)) if a != b),
+             min(len(first), len(last)))  # fmt: skip
+    end = first[len(first) - n :] if len(stems) > 1 else ""
+    return ["", *(end[k:] for k, letter in enumerate(end) if letter == "_")]
+
+
+def _turned(text: str) -> str:
+    return text[::-1]
+
+
+def _mask_patterns(folder: Path, stem: str) -> list[str]:
+    """Patterns of all files that have this stem in their names; of ids before others."""
+    names = [path.name for path in _files(folder) if stem and stem in path.name]
+
+    def order(name: str) -> tuple[bool, bool, int, str]:
+        low = name.removeprefix(stem).lower()
+        return ("color" in low or "instance" in low, "trainid" not in low, len(name), name)
+
+    return [name.replace(stem, "{stem}", 1) for name in sorted(names, key=order)]
 
 
 def _masks(paths: Sequence[Path], pairs: Sequence[tuple[Path, Path]]) -> tuple[list[str], str]:

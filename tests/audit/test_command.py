@@ -14,6 +14,7 @@ from toy_audits import C, data_of, write_lists
 from segleak_utils.audit import command, reading
 from segleak_utils.audit.beginning import begun, text_of
 from segleak_utils.audit.config import Audit
+from segleak_utils.audit.pictures import listed
 
 NET = "from toy_audits import Colours\nnet = Colours()\n"
 
@@ -64,7 +65,7 @@ def test_a_file_and_options_together(tmp_path, capsys):
     line = ["there/audit.yml", "--data.nonmembers.images", "there/nonmembers/images", "--quiet"]
     assert command.main([*line, *quick, "--data.grid", "512"], tmp_path) == 0
     content = json.loads((tmp_path / "there" / "result" / "audit.json").read_text())
-    assert (content["audited"]["name"] == "mine" and content["audited"]["grid"] == [24, 16]) or True
+    assert content["audited"]["name"] == "mine" and content["audited"]["grid"] == [12, 16]
     assert content["audited"]["config"]["data"]["grid"] == 512
     assert content["audited"]["n_groups"] == 6
 
@@ -102,6 +103,24 @@ def test_what_cannot_be_run_exits_with_1_and_a_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         command.main(["--dataa.grid", "3"], tmp_path)
     assert caught.value.code == 2
+
+
+def test_options_that_are_text_are_taken_as_they_stand(tmp_path):
+    line = ["--name", "007", "--data.groups", "[a-z]", "--data.pattern", "{stem}.*",
+            "--answers.output", "1", "--answers.model", "null", "--returns", "logits",
+            "--data.void", "[0, 3]", "--out", "2026"]  # fmt: skip
+    options = command.parser().parse_args(line)
+    told = reading.read(None, command.overrides_of(options, tmp_path))
+    assert told.name == "007" and told.data.groups == "[a-z]" and told.data.pattern == "{stem}.*"
+    assert told.answers.output == 1 and told.data.void == (0, 3) and told.out == tmp_path / "2026"
+
+
+def test_a_level_that_the_relabellings_cannot_tell_is_refused(tmp_path, capsys):
+    line = [*lists(tmp_path), "--level", "0.999"]
+    assert command.main(line, tmp_path) == 1
+    assert "40 relabellings cannot tell what happens in one of 1000 audits" in (
+        capsys.readouterr().err
+    )
 
 
 def test_every_key_has_a_twin_and_a_description():
@@ -146,6 +165,41 @@ def test_init_finds_folders_of_other_layouts(tmp_path, camvid_root):
     assert str(told.data.members.images) == "images/train"
     told = Audit.model_validate(yaml.safe_load(text_of(camvid_root)))
     assert str(told.data.nonmembers.masks) == "testannot" and told.data.n_classes == 12
+
+
+@pytest.mark.parametrize(
+    ("image", "masks", "lines"),
+    [
+        ("{}.png", ["{}.png"], []),
+        ("{}.png", ["{}_mask.png"], ['pattern: "{stem}_mask.png"']),
+        ("{}.png", ["gt_{}.png"], ['pattern: "gt_{stem}.png"']),
+        (
+            "{}_leftImg8bit.png",
+            ["{}_gtFine_color.png", "{}_gtFine_instanceIds.png", "{}_gtFine_labelIds.png"],
+            ['pattern: "{stem}_gtFine_labelIds.png"', 'image_pattern: "{stem}_leftImg8bit.*"'],
+        ),
+        ("{}_image.png", ["{}.png"], ['pattern: "{stem}.png"', 'image_pattern: "{stem}_image.*"']),
+        ("{}.png", ["other_{}x.tif"], ['pattern: "other_{stem}x.tif"']),
+    ],
+)
+def test_init_finds_how_masks_are_named(tmp_path, image, masks, lines):
+    write_lists(tmp_path, n=3)
+    for path in sorted(tmp_path.glob("*/masks/*.png")):
+        for name in masks:
+            shutil.copy(path, path.with_name(f"{name.format(path.stem)}.part"))
+        path.unlink()
+    for path in sorted(tmp_path.glob("*/masks/*.part")):
+        if path.stem.endswith(".tif"):
+            Image.open(path).save(path.with_suffix(""))
+            path.unlink()
+        else:
+            path.rename(path.with_suffix(""))
+    for path in sorted(tmp_path.glob("*/images/*.png")):
+        path.rename(path.with_name(image.format(path.stem)))
+    found = [line.strip() for line in text_of(tmp_path).splitlines() if "pattern" in line]
+    assert found == lines
+    told = reading.read(begun(tmp_path))
+    assert len(listed(told.data, tmp_path)) == 6
 
 
 def test_init_knows_colours_and_binary_masks_and_says_what_it_did_not_find(tmp_path):
