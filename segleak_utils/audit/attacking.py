@@ -107,8 +107,8 @@ def scores_of(known: Known, only: str | None = None) -> Scores:
     of[peers.DICE], of[ACCURACY] = own.dice, own.accuracies
     if case is not None:
         if known.labels_only:
-            right = 1 - _errors(known)
-            of[ERRORS] = own.accuracies - right.mean(0)
+            theirs = _unseen([said.accuracies for said in known.references], known.unseen)
+            of[ERRORS] = own.accuracies - theirs.mean(0)
         else:
             for name, score in references.scores(len(case.references)).items():
                 of[name] = score(case)
@@ -199,10 +199,6 @@ def unseen_rows(values: NDArray, unseen: NDArray[np.bool_]) -> NDArray:
 def _unseen(values: Sequence[NDArray], unseen: NDArray[np.bool_] | None) -> NDArray:
     stacked = np.stack(values)
     return unseen_rows(stacked, np.ones(stacked.shape[:2], bool) if unseen is None else unseen)
-
-
-def _errors(known: Known) -> NDArray[np.float64]:
-    return 1 - _unseen([said.accuracies for said in known.references], known.unseen)
 
 
 def _case(known: Known) -> Case | None:

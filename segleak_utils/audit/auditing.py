@@ -187,9 +187,10 @@ def _groups(groups: Sequence[str | None]) -> tuple[str, ...] | None:
 def _refuse_twins(twins: Sequence[Twin]) -> None:
     same = [of for of in twins if of.between_lists and of.kind == "same pixels"]
     if same:
+        least = "at least " if len(twins) == twinned.MOST else ""
         some = "; ".join(f"{of.first} and {of.second}" for of in same[:3])
         raise ValueError(
-            f"{len(same)} pictures are in both lists ({some}): a picture is a member or it is not; "
+            f"{least}{len(same)} pictures are in both lists ({some}): a picture is a member or it is not; "
             "take them out of one list"
         )
 

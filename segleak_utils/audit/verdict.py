@@ -11,9 +11,9 @@ from segleak_utils.audit.findings import AtFpr, Attack, Blind, Number, Twin, Ver
 from segleak_utils.audit.twins import MOST
 
 FEW_GROUPS = 10  # below, an interval over owners is rough itself
-# Below, a TPR over owners says nothing by itself: where nothing leaks, its lower end lies above the
-# FPR in up to 10 of 100 audits of four to six owners, in 5 of twenty, in 4 of forty; over images in
-# 2.5. With the AUC's that makes 7 of twenty owners, and 6 of forty.
+# Below, a TPR over owners says nothing by itself: where nothing leaks and an owner's images are
+# nearly alike (correlated by .9), its lower end lies above an FPR of 1 % in 18 of 100 audits of four
+# to ten owners, 12 of twenty, 7 of forty. Correlated by .5 it does so in 2 to 4, over images in 2.5.
 ENOUGH_GROUPS = 40
 LEAST = 10  # images of a kind, below which there is no audit
 
@@ -227,8 +227,8 @@ def _warnings(
     if at is not None and at.tpr.low > at.fpr and _few(at.tpr, ENOUGH_GROUPS):
         found.append(
             f"More members than non-members are found at {100 * at.fpr:g} %, but of fewer than "
-            f"{ENOUGH_GROUPS} owners of a kind that alone is no evidence: it happens by chance in "
-            "up to 10 of 100 audits."
+            f"{ENOUGH_GROUPS} owners of a kind that alone is no evidence: where an owner's images "
+            "are much alike it happens by chance in up to 20 of 100 audits."
         )
     if _few(area, FEW_GROUPS):
         fewest = min(area.n_member_groups, area.n_nonmember_groups)
