@@ -190,8 +190,8 @@ def _refuse_twins(twins: Sequence[Twin]) -> None:
         least = "at least " if len(twins) == twinned.MOST else ""
         some = "; ".join(f"{of.first} and {of.second}" for of in same[:3])
         raise ValueError(
-            f"{least}{len(same)} pictures are in both lists ({some}): a picture is a member or it is not; "
-            "take them out of one list"
+            f"{least}{len(same)} pictures are in both lists ({some}): a picture is a member or it "
+            "is not; take them out of one list"
         )
 
 

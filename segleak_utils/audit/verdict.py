@@ -12,8 +12,8 @@ from segleak_utils.audit.twins import MOST
 
 FEW_GROUPS = 10  # below, an interval over owners is rough itself
 # Below, a TPR over owners says nothing by itself: where nothing leaks and an owner's images are
-# nearly alike (correlated by .9), its lower end lies above an FPR of 1 % in 18 of 100 audits of four
-# to ten owners, 12 of twenty, 7 of forty. Correlated by .5 it does so in 2 to 4, over images in 2.5.
+# nearly alike (correlated by .9), its lower end lies above an FPR of 1 % in 18 of 100 audits of
+# four to ten owners, 12 of twenty, 7 of forty; correlated by .5 in 2 to 4, over images in 2.5.
 ENOUGH_GROUPS = 40
 LEAST = 10  # images of a kind, below which there is no audit
 
