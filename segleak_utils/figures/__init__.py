@@ -9,7 +9,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["widgets"],
     submod_attrs={
-        "audits": ["render_exposed", "render_owners", "render_p_values", "render_releases"],
+        "audits": [
+            "render_exposed",
+            "render_lists",
+            "render_owners",
+            "render_p_values",
+            "render_releases",
+        ],
         "curves": [
             "Tradeoff",
             "render_against",

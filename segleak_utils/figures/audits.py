@@ -10,9 +10,43 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segleak_utils.figures.scenes import bare, show_picture
+from segleak_utils.data import PALETTE
+from segleak_utils.figures.scenes import bare, colour_mask, show_picture
 from segleak_utils.figures.style import LOSS_LABEL, MEMBER, NONMEMBER, axes_of, styled
 from segleak_utils.metrics import Interval
+
+
+@styled
+def render_lists(lists: Mapping[str, Sequence[tuple[str, Tensor, Tensor]]]) -> Figure:
+    """Images over their masks, two rows for each list: name, image [3,H,W] in 0..1, mask [H,W].
+
+    Lists and images may be of any length and size. ValueError where there is no image at all.
+    """
+    columns = max((len(list_) for list_ in lists.values()), default=0)
+    if not columns:
+        raise ValueError(f"lists {', '.join(lists) or '(none)'}: no image in any; expected some")
+    figure, axes = axes_of(2 * len(lists), columns, figsize=(2.4 * columns, 2.45 * len(lists)))
+    for axis in axes.flat:
+        bare(axis)
+    palette = PALETTE[np.arange(255) % len(PALETTE)]  # as `data.Scenes`
+    for row, (whose, list_) in enumerate(lists.items()):
+        axes[2 * row, 0].set_ylabel(whose)
+        for (name, image, mask), (above, below) in zip(
+            list_, axes[2 * row : 2 * row + 2].T, strict=False
+        ):
+            show_picture(above, image)
+            below.imshow(colour_mask(mask, palette))
+            above.set_title(shortened(name), fontsize=8, parse_math=False)
+    return figure
+
+
+def shortened(name: str, most: int = 26) -> str:
+    """The end of a long name, which tells files of one folder apart.
+
+    >>> shortened("train/munich/munich_000042_000019", 14)
+    '…000042_000019'
+    """
+    return name if len(name) <= most else f"…{name[len(name) - most + 1 :]}"
 
 
 @styled
@@ -44,7 +78,8 @@ def render_owners(exposure: Mapping[str, float], numbers: Mapping[str, int]) -> 
     axis.hlines(rows, 0.5, values, color="#bbbbbb", lw=2)
     axis.plot(values, rows, "o", color=MEMBER)
     axis.axvline(0.5, color="#444444", lw=1, ls="--")
-    axis.set(yticks=rows, yticklabels=[f"{name} (n = {numbers[name]})" for name in exposure])
+    names = [f"{name} (n = {numbers[name]})" for name in exposure]
+    axis.set_yticks(rows, names, parse_math=False)
     axis.set(xlim=(0, 1.02), xlabel="mean share of non-members that score lower (.5: not exposed)")
     axis.invert_yaxis()
     return figure
@@ -67,7 +102,7 @@ def render_exposed(
     palette = sns.blend_palette([NONMEMBER, "#f7f7f7", MEMBER], as_cmap=True)
     for line_of, (name, image, loss, theirs) in zip(axes, rows, strict=True):
         show_picture(line_of[0], image)
-        line_of[0].set_ylabel(name if len(name) <= 26 else f"…{name[-25:]}", fontsize=8)
+        line_of[0].set_ylabel(shortened(name), fontsize=8, parse_math=False)
         dark = line_of[1].imshow(loss, vmin=0, vmax=top, cmap="magma")
         if compared:
             shown = line_of[2].imshow(theirs - loss, vmin=-top, vmax=top, cmap=palette)

@@ -192,8 +192,11 @@ def render_roc(
     for axis in (linear, log):
         axis.set(xlabel="false positive rate (non-members accused)")
         axis.set(ylabel="true positive rate (members found)")
+    levels = " or ".join(
+        f"{100 * level:g} %" for level in sorted({a.level for a in areas.values()})
+    )
     figure.legend(*linear.get_legend_handles_labels(), loc="outside lower center", ncols=2,
-                  fontsize=9, title="AUC [95 % interval]", frameon=False)  # fmt: skip
+                  fontsize=9, title=f"AUC [{levels} interval]", frameon=False)  # fmt: skip
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import matplotlib.pyplot as plt
@@ -58,6 +59,9 @@ CASES = {
     "owners": lambda: figures.render_owners({"a": 0.9, "b": 0.4}, {"a": 3, "b": 9}),
     "exposed": lambda: figures.render_exposed(
         [(name, e.image, e.loss.numpy(), e.loss.numpy() / 2) for name, e in (("a", A), ("b", B))]
+    ),
+    "lists": lambda: figures.render_lists(
+        {"members": [("a", A.image, A.mask)], "non-members": [("b", B.image, B.mask)]}
     ),
     "releases": lambda: figures.render_releases(
         [(r, who, 0.4 + k / 9, SOME["first"])
@@ -268,3 +272,22 @@ def test_thirteen_attacks_have_one_roc_picture_and_an_audit_without_references_i
     assert len(figures.render_roc(scores, MEMBER, areas).axes[0].lines) == 14
     alone = figures.render_exposed([("a", A.image, A.loss.numpy(), None)])
     assert [axis.get_title() for axis in alone.axes[:2]] == ["image", "the model's loss"]
+
+
+def test_lists_of_any_length_and_size_are_shown_with_any_names():
+    small = ("$x$y^_" * 9, A.image[:, :8], A.mask[:8])
+    figure = figures.render_lists({"members": [small, small], "non-members": [small]})
+    titled = [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()]
+    assert titled == ["members", "non-members"] and len(figure.axes) == 8
+    figure.savefig(io.BytesIO(), dpi=40)
+    figures.render_owners({small[0]: 0.9}, {small[0]: 3}).savefig(io.BytesIO(), dpi=40)
+    row = (small[0], A.image, A.loss.numpy(), None)
+    figures.render_exposed([row]).savefig(io.BytesIO(), dpi=40)
+    with pytest.raises(ValueError, match="lists members: no image in any"):
+        figures.render_lists({"members": []})
+
+
+def test_a_roc_names_the_level_of_its_intervals():
+    areas = {name: dataclasses.replace(area, level=0.9) for name, area in AREAS.items()}
+    (legend,) = figures.render_roc(SCORES, MEMBER, areas).legends
+    assert legend.get_title().get_text() == "AUC [90 % interval]"
