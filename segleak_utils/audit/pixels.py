@@ -202,5 +202,18 @@ def scenes_of(pictures: Sequence[Picture], reader: Reader) -> Scenes:
     return Scenes.from_arrays(np.stack(images), np.stack(masks), [of.id for of in pictures], names)
 
 
+def first_of(
+    pictures: Sequence[Picture], reader: Reader, n: int = 4
+) -> dict[str, list[tuple[str, Tensor, Tensor]]]:
+    """The first n pictures of each list as they are read, to look at, by the name of the list.
+
+    Of each its id, image float32 [3,H,W] in 0..1 and mask int64 [H,W].
+    """
+    return {
+        name: [(of.id, *reader.read(of)) for of in [p for p in pictures if p.member == kind][:n]]
+        for name, kind in (("members", True), ("non-members", False))
+    }
+
+
 def _as_bytes(image: Tensor, mask: Tensor) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return (255 * image).round().byte().numpy(), mask.byte().numpy()

@@ -7,6 +7,7 @@ false-discovery rate (valid for such p-values: Bates et al., Annals of Statistic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,6 +42,21 @@ def flagged(p: ArrayLike, rate: float) -> NDArray[np.bool_]:
     if len(below):
         found[order[: below[-1] + 1]] = True
     return found
+
+
+def fewest_flagged(n: int, others: int, rate: float) -> int | None:
+    """How many of n members are flagged at least, if any is, with so many non-members.
+
+    k are taken only if all of them have p-values of at most rate * k / n, and none is below
+    1 / (1 + others). None where not even all of the members could be.
+
+    >>> fewest_flagged(150, 300, 0.1), fewest_flagged(20, 10, 0.1), fewest_flagged(20, 5, 0.1)
+    (5, 19, None)
+    """
+    rate = numbers.real(rate, "rate", 0, 1, ends="()")
+    n, others = numbers.count(n, "n"), numbers.count(others, "others")
+    found = max(1, math.ceil(n / (rate * (1 + others)) - 1e-9))
+    return found if found <= n else None
 
 
 def images(
