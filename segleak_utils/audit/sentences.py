@@ -23,9 +23,9 @@ SMALL = 0.05  # a p-value that is called small
 LIST = "- **members** and **nonmembers** are the two lists (notebook 0)."
 ALIKE = "They should differ in nothing but membership."
 NAMES = {
-    "model": "which network",
-    "file": "which file holds the network",
-    "posteriors": "in which folder its posteriors lie",
+    "model": "which network, and what it returns",
+    "file": "which file holds the network, and what that returns",
+    "posteriors": "in which folder its posteriors lie, and what they are",
 }
 
 
@@ -93,8 +93,8 @@ def _answers(told: Audit) -> list[str]:
     if kind is None:
         return ["- **answers** names no network and no file: there is nothing to audit yet."]
     return [
-        f"- **answers** says {NAMES[kind]}, and what it {'holds' if kind != 'model' else 'returns'}"
-        ". That is *said*, then checked: logits that turn out to be probabilities are refused."
+        f"- **answers** says {NAMES[kind]}. That is *said*, then checked: logits that turn out to "
+        "be probabilities are refused."
     ]
 
 
@@ -112,11 +112,15 @@ def _references(told: Audit) -> list[str]:
     lines = []
     if told.references:
         n = sum(of.shadow is not None for of in told.references)
-        shadows = (
-            f" {n} of {len(told.references)} come with two lists of their own: a **shadow**, from "
-            "which attacks can learn (notebook 3)."
-        )
-        lines.append(f"- **references** are {what}.{shadows if n else ''}")
+        line = f"- **references** are {what}."
+        if any(of.trained_on is not None for of in told.references):
+            line += " For images that `trained_on` names such a network is no witness."
+        if n:
+            line += (
+                f" Those with two lists of their own ({n} of {len(told.references)}) are "
+                "**shadows**, too: attacks can learn from them (notebook 3)."
+            )
+        lines.append(line)
     if told.train_references is not None:
         lines.append(
             f"- **train_references**: {many(told.train_references.count, 'reference')} trained "
@@ -137,6 +141,8 @@ def asked(of: Audited, told: Audit) -> str:
         columns = many(of.n_references, "column") + " of references"
         return f"Read: {plain(of.answers)}, of {images}{owners}, with {columns}. Nobody was asked."
     learned = f", {many(of.n_shadows, 'shadow')} among them" if of.n_references else ""
+    if of.n_shadows == of.n_references > 1:
+        learned = ", all of them shadows"
     return (
         f"Who answered about {images}{owners}: the audited network, and "
         f"{many(of.n_references, 'reference')}{learned}. The audited network's mean IoU is "
@@ -231,7 +237,7 @@ def reading_the_table(of: Findings) -> str:
     n, fpr = of.audited.n_nonmembers, shown_fpr(of.attacks[0])
     known = f"**The order of the rows is the order of knowledge:** {', then '.join(needs)}."
     if len(needs) == 1:
-        known = f"**All rows need the same: {needs[0]}.** References, or shadows, would add rows."
+        known = "**Here no row needs more than the audited answers.** References would add rows."
     few = "" if fpr <= 0.01 else " For a rate of 1 % it takes a hundred non-members."
     return (
         f"- {known} Notebooks 5 and 6 have more about them.\n"
@@ -248,7 +254,7 @@ def flags(of: Findings, rate: float) -> str:
     p_values = np.array([image.p_value for image in of.images if image.member])
     n, others = len(p_values), of.audited.n_nonmembers
     step = 1 / (1 + others)
-    chance = n * float((step * np.arange(1, others + 2) < SMALL).mean())
+    chance = n * float((np.arange(1, others + 2) / (others + 1) < SMALL).mean())
     small = f"Below .05 there can be none with {others} non-members"
     if chance:
         small = (
@@ -279,8 +285,8 @@ def most_exposed(exposed: list[Exposed], told: Audit) -> str:
     compared = all(one.references is not None for one in exposed)
     text = f"The {len(exposed)} members with the highest scores. In the second column: where the "
     return f"{text}model {where}. " + (
-        "In the third: where the references do worse than the model. Blue is what gives an image "
-        "away: the model knows there what its likes do not."
+        "In the third: where the references do worse than the model. Blue is where the "
+        "model knows what its likes do not: that can give an image away."
         if compared
         else "A third would show where references do worse; there is not one for each of these "
         "images."
@@ -323,9 +329,12 @@ def verdict(of: Findings) -> str:
     return "\n\n".join(said + [f"**Warning.** {plain(text)}" for text in v.warnings])
 
 
-def gate(of: Findings, name: str) -> str:
-    """What the limits that were given say, and the command for CI; name: of audit.yml."""
+def gate(of: Findings, name: str, seed: int = 0) -> str:
+    """What the limits in the file say, and the command for CI; name: of audit.yml; seed: another
+    one than the file's, unless it is 0."""
     command = f"python3 -m segleak_utils.run audit {shlex.quote(name)}"
+    if seed:
+        command += f" --seed {seed}"
     said = "There is no limit in the file, so this audit passes whatever it finds."
     if of.gate is None:
         command += f" {EXAMPLE}"
@@ -364,8 +373,8 @@ def not_shown(of: Findings, told: Audit) -> str:
     if of.audited.n_groups is None:
         lines.append(
             "- **Owners.** Nobody told whose the images are. Where they come from patients or "
-            "drives, give `data.groups` (of a table: the column `group`): images of one owner stand "
-            "or fall together, and the intervals get wider for a reason."
+            "drives, give `data.groups` (of a table: the column `group`): images of one owner "
+            "stand or fall together, and the intervals get wider for a reason."
         )
     elif area.how.endswith("groups"):
         lines.append(
