@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from segleak_utils.attacks import references
 from segleak_utils.attacks.contests import GLOBAL
 from segleak_utils.audit.attacking import Known, Shadow, scores_of
@@ -54,7 +56,7 @@ def with_releases(
             ),
         )
         for attacker, knows in (("naive", naive), ("adaptive", adaptive)):
-            if attacker == "adaptive" and (name == NOTHING or not known.references):
+            if attacker == "adaptive" and (name == NOTHING or not _compared(adaptive)):
                 continue
             scores = scores_of(knows, only=BEST[0]).of
             attack = next(of for of in BEST if of in scores)
@@ -66,3 +68,13 @@ def with_releases(
                 )
             )  # fmt: skip
     return tuple(found)
+
+
+def _compared(known: Known) -> bool:
+    """Whether references say other things than who is compared with them: through argmax a network
+    and its like may not."""
+    pairs = [(known.victim, known.references)]
+    pairs += [(shadow.said, shadow.references) for shadow in known.shadows]
+    return bool(known.references) and not any(
+        np.array_equal(own.zones, of.zones) for own, theirs in pairs for of in theirs
+    )

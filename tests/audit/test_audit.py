@@ -161,14 +161,15 @@ def test_twenty_null_audits_from_end_to_end(tmp_path):
 # ---- references and shadows ----------------------------------------------------------------------
 
 
-def reference_files(root, name: str, model, lists=("members", "nonmembers")) -> dict:
+def reference_files(root, name, model, lists=("members", "nonmembers"), half=True) -> dict:
     """The answers of a reference on file, in a folder for each list."""
     for part in lists:
         (root / name / part).mkdir(parents=True)
         paths = sorted((root / part / "images").glob("*.png"))
         for path, image in zip(paths, images_in(root / part / "images"), strict=True):
-            posterior = model(image[None]).softmax(1)[0].detach().half()
-            np.save(root / name / part / f"{path.stem}.npy", posterior.numpy())
+            posterior = model(image[None]).softmax(1)[0].detach()
+            stored = posterior.half() if half else posterior
+            np.save(root / name / part / f"{path.stem}.npy", stored.numpy())
     return {"posteriors": root / name, "returns": "probabilities"}
 
 
@@ -186,6 +187,15 @@ def test_references_sharpen_the_attack(leaky, tmp_path):
     assert of[RMIA].value > plain.findings.attacks[0].auc.value + 0.1
     names = {row.attacker for row in found.findings.releases}
     assert names == {"naive", "adaptive"} and found.exposed[0].references is not None
+
+
+def test_a_reference_that_is_the_model_but_for_a_release_is_left_out_there(tmp_path):
+    write_lists(tmp_path, n=12)
+    files = [reference_files(tmp_path, "copy", Colours(scale=9.0), half=False)]
+    found = run(tmp_path, Colours(scale=8.0), n=12, references=files)
+    rows = {(row.release, row.attacker) for row in found.findings.releases}
+    assert ("argmax", "naive") in rows and ("argmax", "adaptive") not in rows
+    assert ("temperature 4", "adaptive") in rows
 
 
 def test_a_reference_that_saw_an_image_is_not_compared_with_there(leaky, tmp_path):
