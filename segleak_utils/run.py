@@ -250,7 +250,10 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--build", type=Path, default=ROOT / "build", help=argparse.SUPPRESS)
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("test", help="ruff and the tests; further arguments go to pytest")
-    commands.add_parser("lab", help="open JupyterLab; further arguments go to it")
+    lab = commands.add_parser(
+        "lab", help="copies of the notebooks (build/lab) in JupyterLab; further arguments go to it"
+    )
+    lab.add_argument("--reset", action="store_true", help="all copies anew; yours are kept beside")
     weights = commands.add_parser("weights", help="train what is missing in weights/")
     weights.add_argument("names", nargs="*", metavar="NAME", help="to be trained again")
     weights.add_argument("--force", action="store_true", help="everything again")
@@ -389,10 +392,12 @@ def dispatch(options: argparse.Namespace) -> int:
     if options.command == "test":
         return run_tests(options.rest)
     if options.command == "lab":
-        from segleak_utils.running import execution
+        from segleak_utils.running import copies, execution
 
-        command = [sys.executable, "-m", "jupyterlab"]
-        command.append(f"--ServerApp.root_dir={options.notebooks}")
+        own = options.build / "lab"
+        for line in copies.copy_notebooks(options.notebooks, own, reset=options.reset):
+            print(f"segleak: {line}", flush=True)
+        command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={own}"]
         kernels = execution.kernel_environment(options.build)
         return relay([*command, *options.rest], env={**child_environment(), **kernels})
     if options.command == "audit":

@@ -41,6 +41,10 @@ class NotebookError(RuntimeError):
     """A notebook that failed, visibly or not; the message names it, the cell and the error."""
 
 
+class StoppedError(NotebookError):
+    """A notebook that was ended because another one failed, or the user wished it."""
+
+
 def choose(folder: Path, only: Iterable[str] = (), pattern: str = PATTERN) -> list[Path]:
     """Return the notebooks of a folder in order; `only` are beginnings of names, e.g. ``"02"``."""
     found = sorted(folder.glob(pattern))
@@ -221,9 +225,10 @@ def run_notebook(
 ) -> None:
     """Execute one notebook in its own folder; write notebook, HTML and figures below `build`.
 
-    Raises NotebookError if a cell fails, takes longer than `cell_timeout` seconds, or if
+    What an older run left is replaced when this one has ended well, and not before. Raises
+    NotebookError if a cell fails, takes longer than `cell_timeout` seconds, or if
     ``hidden_errors`` finds something; the notebook as far as it came is ``NAME.failed.ipynb``. If
-    its kernel was ended because all were `stopped`, nothing is left of it.
+    its kernel was ended because all were `stopped`, StoppedError, and nothing is left of it.
     """
     name = path.stem
     partial = build / "notebooks" / f".{name}.{os.getpid()}.part.ipynb"
@@ -231,10 +236,7 @@ def run_notebook(
     page = build / "html" / f"{name}.html"
     partial.parent.mkdir(parents=True, exist_ok=True)
     sweep(partial.parent, rf"\.{re.escape(name)}\.(\d+)\.part\.ipynb")
-    pictures = (build / "figures").glob("*.png")
-    own = [p for p in pictures if re.fullmatch(rf"{re.escape(name)}-\d+-\d+", p.stem)]
-    for old in [final, failed, page, *own]:  # nothing of an older run may pass for this one's
-        old.unlink(missing_ok=True)
+    failed.unlink(missing_ok=True)
     bar = {"desc": label or name, "leave": False} if sys.stderr.isatty() else False
     try:
         executed = papermill.execute_notebook(
@@ -256,7 +258,7 @@ def run_notebook(
         raise
     except Exception as error:
         if stopped is not None and stopped.is_set():
-            raise NotebookError(f"{name} was stopped") from error
+            raise StoppedError(f"{name} was stopped") from error
         message = _failure(name, partial, error)
         if partial.is_file():
             os.replace(partial, failed)
@@ -266,8 +268,12 @@ def run_notebook(
         partial.unlink(missing_ok=True)
     # names, not the paths of this machine
     executed.metadata.papermill.update(input_path=path.name, output_path=final.name)
-    for number, png in figures(executed).items():
-        write_whole(build / "figures" / f"{name}-{number}.png", png)
+    shown = {f"{name}-{number}": png for number, png in figures(executed).items()}
+    for stem, png in shown.items():
+        write_whole(build / "figures" / f"{stem}.png", png)
+    for old in (build / "figures").glob("*.png"):  # of an older run, that this one did not draw
+        if re.fullmatch(rf"{re.escape(name)}-\d+-\d+", old.stem) and old.stem not in shown:
+            old.unlink(missing_ok=True)
     write_whole(page, html(executed, name))
     write_whole(final, nbformat.writes(executed))
 
@@ -325,13 +331,14 @@ def _end_kernels() -> None:
                 child.kill()
 
 
-def _note_times(build: Path, new: Mapping[str, float], drop: Iterable[str] | None = ()) -> None:
-    """Put durations into ``timings.json``, after dropping those of some notebooks (None: all)."""
+def _note_times(build: Path, new: Mapping[str, float], only: Iterable[str] | None = None) -> None:
+    """Put durations into ``timings.json``; of the old ones keep those of these notebooks (all)."""
     path = build / "timings.json"
     with alone(path):  # another run may be about to do the same
         try:
-            known = json.loads(path.read_text(encoding="utf-8")) if drop is not None else {}
-            kept = {name: known[name] for name in known.keys() - set(drop or ())}
+            known = json.loads(path.read_text(encoding="utf-8"))
+            names = known.keys() if only is None else known.keys() & set(only)
+            kept = {name: known[name] for name in names}
         except (FileNotFoundError, ValueError, AttributeError):  # none yet, or a damaged one
             kept = {}
         write_whole(path, json.dumps(dict(sorted({**kept, **new}.items())), indent=1) + "\n")
@@ -362,16 +369,18 @@ def run_notebooks(
     """Run the notebooks in order, stop at the first failure, print the table at the end.
 
     `jobs` of them run side by side (two where there is room for them), each `after` those it names.
-    A full run starts from an empty table; with `only`, the rows of the other notebooks are kept.
-    So are the durations in seconds, in ``timings.json``. Raises ValueError for parameters (before
-    anything runs), FileNotFoundError for an empty folder, NotebookError for a failure.
+    A notebook's rows, figures and duration (``timings.json``) replace those of an older run when it
+    has ended well; a full run drops those of notebooks that are there no longer. Raises ValueError
+    for parameters (before anything runs), FileNotFoundError for an empty folder, NotebookError for
+    a failure.
     """
     only, build = tuple(only), build.resolve()
     chosen = plan(choose(folder, only, pattern), overrides or {})
     _show_paths(chosen)
-    gone = [path.stem for path in chosen] if only else None
-    results.forget(gone, build)
-    _note_times(build, {}, gone)
+    if not only:
+        names = [path.stem for path in chosen]
+        results.keep_only(names, build)
+        _note_times(build, {}, names)
     jobs = min(jobs or _jobs(), len(chosen))
     numbers = {path: k for k, path in enumerate(chosen, start=1)}
     stopped = Event()
@@ -379,12 +388,18 @@ def run_notebooks(
     def run(path: Path) -> None:
         label = f"[{numbers[path]}/{len(chosen)}] {path.stem}"
         began, outcome = time.perf_counter(), "failed"
+        before = results.forget([path.stem], build)
         try:
             how = {"cell_timeout": cell_timeout, "label": label, "stopped": stopped}
             run_notebook(path, build, chosen[path], **how)
             seconds = round(time.perf_counter() - began, 1)
             _note_times(build, {path.stem: seconds})
             outcome = f"{seconds:.0f} s"
+        except BaseException as error:
+            outcome = "stopped" if isinstance(error, StoppedError) else outcome
+            results.forget([path.stem], build)
+            results.record(before, build)
+            raise
         finally:
             print(f"{label} … {outcome}", flush=True)
 

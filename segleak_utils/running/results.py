@@ -114,13 +114,20 @@ def record(rows: Iterable[ResultRow], build: Path | None = None) -> None:
         write(sorted(merged.values(), key=lambda row: row.notebook), build)
 
 
-def forget(notebooks: Iterable[str] | None = None, build: Path | None = None) -> None:
-    """Drop the rows of these notebooks (None: all rows)."""
-    build = build or build_folder()
-    gone = None if notebooks is None else set(notebooks)
+def forget(notebooks: Iterable[str], build: Path | None = None) -> list[ResultRow]:
+    """Drop the rows of these notebooks; the rows that were dropped."""
+    build, gone = build or build_folder(), set(notebooks)
     with alone(build / "results.json"):
-        kept = [] if gone is None else [row for row in read(build) if row.notebook not in gone]
-        write(kept, build)
+        rows = read(build)
+        write([row for row in rows if row.notebook not in gone], build)
+    return [row for row in rows if row.notebook in gone]
+
+
+def keep_only(notebooks: Iterable[str], build: Path | None = None) -> None:
+    """Drop the rows of all other notebooks."""
+    build, kept = build or build_folder(), set(notebooks)
+    with alone(build / "results.json"):
+        write([row for row in read(build) if row.notebook in kept], build)
 
 
 def _interval(value: float | None, low: float | None, high: float | None) -> str:

@@ -208,7 +208,7 @@ def test_a_run_of_one_notebook_keeps_the_others_times_and_a_full_run_does_not(tm
 @pytest.mark.parametrize("text", ["{", "[1]", "null"])
 def test_damaged_times_start_anew(tmp_path, text):
     (tmp_path / "timings.json").write_text(text)
-    execution._note_times(tmp_path, {"00_a": 1.5}, ["01_b"])
+    execution._note_times(tmp_path, {"00_a": 1.5}, ["00_a", "01_b"])
     assert json.loads((tmp_path / "timings.json").read_text()) == {"00_a": 1.5}
 
 
@@ -290,7 +290,7 @@ def test_a_failure_ends_the_kernel_beside_it(begun, tmp_path, capsys):
     left = [path.name for path in (tmp_path / "build" / "notebooks").iterdir()]
     assert left == ["02_fails.failed.ipynb"]
     shown = capsys.readouterr().out
-    assert "[1/2] 01_long … failed" in shown and "[2/2] 02_fails … failed" in shown
+    assert "[1/2] 01_long … stopped" in shown and "[2/2] 02_fails … failed" in shown
 
 
 def test_notebooks_run_side_by_side_each_after_those_it_names(tmp_path):
@@ -333,6 +333,30 @@ def test_slow_cell_is_stopped(tmp_path):
     notebook(tmp_path, "01_slow", "1", "import time; time.sleep(60)")
     with pytest.raises(execution.NotebookError, match=r"01_slow stopped in cell 1, .*timeout"):
         execution.run_notebooks(tmp_path, tmp_path / "build", cell_timeout=1)
+
+
+@pytest.mark.slow
+def test_what_the_last_good_run_left_is_replaced_by_a_good_one_alone(tmp_path, capsys):
+    good = GOOD.replace("ROW", repr(json.dumps(ROW)))
+    notebook(tmp_path, "01_good", good, FIGURE, parameters="size = 3")
+    build = tmp_path / "build"
+    execution.run_notebooks(tmp_path, build)
+
+    def left() -> dict[str, bytes]:
+        paths = (p for p in build.rglob("*") if p.is_file() and ".failed" not in p.name)
+        return {str(p): p.read_bytes() for p in paths}
+
+    before = left()
+    broken = good + "\nif size > 3: raise ValueError('too big')"
+    notebook(tmp_path, "01_good", broken, FIGURE.replace("2", "1"), parameters="size = 3")
+    with pytest.raises(execution.NotebookError, match="too big"):
+        execution.run_notebooks(tmp_path, build, overrides={"size": 5})
+    assert left() == before and (build / "notebooks" / "01_good.failed.ipynb").exists()
+    execution.run_notebooks(tmp_path, build, overrides={"size": 2})
+    after = left()
+    assert before.keys() - after.keys() == {str(build / "figures" / "01_good-02-2.png")}
+    assert not (build / "notebooks" / "01_good.failed.ipynb").exists()
+    assert [row.note for row in results.read(build)] == ["2"]
 
 
 @pytest.mark.slow

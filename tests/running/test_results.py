@@ -22,8 +22,11 @@ def test_recorded_row_replaces_its_older_self_and_only_that(tmp_path):
     assert results.read(tmp_path) == [newer, second]
     results.forget(["02_other"], tmp_path)
     assert len(results.read(tmp_path)) == 2
-    results.forget(["01_good"], tmp_path)
+    assert results.forget(["01_good"], tmp_path) == [newer, second]
     assert results.read(tmp_path) == []
+    results.record([first, first.model_copy(update={"notebook": "02_other"})], tmp_path)
+    results.keep_only(["02_other"], tmp_path)
+    assert [row.notebook for row in results.read(tmp_path)] == ["02_other"]
 
 
 @pytest.mark.parametrize(
