@@ -6,7 +6,7 @@
     python3 -m segleak_utils.run weights    retrain what is shipped in weights/
     python3 -m segleak_utils.run camvid --root DIR
     python3 -m segleak_utils.run defenses [--only NAME] [--camvid DIR]
-    python3 -m segleak_utils.run beyond [--camvid DIR] | epsilon | growth
+    python3 -m segleak_utils.run beyond [--camvid DIR] | epsilon | growth | risk
     python3 -m segleak_utils.run audit audit.yml    your own model, see docs/audit.md
     python3 -m segleak_utils.run paper CONFIG STEP --root NAME=DIR    see docs/reproduce.md
 
@@ -283,6 +283,10 @@ def parser() -> argparse.ArgumentParser:
     )
     growth.add_argument("--jobs", type=_at_least(1), metavar="N", help="processes (one a core)")
     growth.add_argument("--cluster", metavar="ADDRESS", help="a Dask scheduler's, instead")
+    risk = commands.add_parser("risk", help="each scene's own risk: networks trained on halves")
+    risk.add_argument("--networks", type=_at_least(4), default=32, metavar="N", help="(32)")
+    risk.add_argument("--jobs", type=_at_least(1), metavar="N", help="processes (one a core)")
+    risk.add_argument("--cluster", metavar="ADDRESS", help="a Dask scheduler's, instead")
     camvid = commands.add_parser("camvid", help="run the same chain on a CamVid folder")
     camvid.add_argument("--root", type=Path, required=True, metavar="DIR")
     # SUPPRESS: do not overwrite a --preset given before
@@ -404,7 +408,7 @@ def dispatch(options: argparse.Namespace) -> int:
         from segleak_utils.audit import command
 
         return command.main(options.rest)
-    if options.command in ("beyond", "epsilon", "growth"):
+    if options.command in ("beyond", "epsilon", "growth", "risk"):
         return beyond_the_paper(options)
     if options.command in ("weights", "camvid", "defenses"):
         from segleak_utils import studies
@@ -436,7 +440,7 @@ def dispatch(options: argparse.Namespace) -> int:
 
 def beyond_the_paper(options: argparse.Namespace) -> int:
     """Run one of the commands behind notebook 06; return its exit code."""
-    from segleak_utils.studies import beyond, camvid, epsilon, experiment, growth, online
+    from segleak_utils.studies import beyond, camvid, epsilon, experiment, growth, online, risk
 
     try:
         plan = experiment.plan_of(options.preset or "quick")
@@ -444,6 +448,8 @@ def beyond_the_paper(options: argparse.Namespace) -> int:
             epsilon.audit(plan, canaries=options.canaries)
         elif options.command == "growth":
             growth.growth(plan, jobs=options.jobs, cluster=options.cluster)
+        elif options.command == "risk":
+            risk.risk(plan, options.networks, jobs=options.jobs, cluster=options.cluster)
         elif options.camvid:
             camvid.camvid_beyond(options.camvid, preset=options.preset or "full")
         elif options.choices:

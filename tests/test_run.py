@@ -220,6 +220,8 @@ def test_camvid_needs_a_folder():
         ("growth", ("growth.growth", {"jobs": None, "cluster": None})),
         ("growth --jobs 3", ("growth.growth", {"jobs": 3, "cluster": None})),
         ("growth --cluster tcp://a:1", ("growth.growth", {"jobs": None, "cluster": "tcp://a:1"})),
+        ("risk", ("risk.risk", {"jobs": None, "cluster": None})),
+        ("risk --networks 8 --jobs 3", ("risk.risk", {"jobs": 3, "cluster": None})),
     ],
 )
 def test_the_commands_behind_notebook_06_call_one_function_each(line, called, monkeypatch):
@@ -231,6 +233,7 @@ def test_the_commands_behind_notebook_06_call_one_function_each(line, called, mo
         "camvid.camvid_beyond",
         "epsilon.audit",
         "growth.growth",
+        "risk.risk",
     ):
 
         def note(*_, name=name, **options):

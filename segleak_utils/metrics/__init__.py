@@ -9,6 +9,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "binormal": ["binormal_auc"],
         "calibration": ["calibration_counts", "calibration_error"],
         "epsilon": [
             "Bound",
