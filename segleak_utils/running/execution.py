@@ -366,7 +366,7 @@ def run_notebooks(
     pattern: str = PATTERN,
     jobs: int | None = None,
 ) -> None:
-    """Run the notebooks in order, stop at the first failure, print the table at the end.
+    """Run the notebooks in order, stop at the first failure, print the table of their rows.
 
     `jobs` of them run side by side (two where there is room for them), each `after` those it names.
     A notebook's rows, figures and duration (``timings.json``) replace those of an older run when it
@@ -408,6 +408,7 @@ def run_notebooks(
     with _environ(kernel_environment(build, jobs)):
         for _ in _side_by_side(chosen, run, jobs, stopped):
             pass  # each says itself how it went
-    rows = results.read(build)
+    ran = {path.stem for path in chosen}
+    rows = [row for row in results.read(build) if row.notebook in ran]
     print(f"\n{results.table(rows) if rows else 'No notebook recorded a result.'}")
     print(f"\nIn {build}: notebooks/, html/, figures/, results.json, results.csv, timings.json")

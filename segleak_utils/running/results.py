@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,8 @@ from segleak_utils.whole import alone, write_whole
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 TPR_FPR = 0.01
+COLUMNS = 100  # of a terminal
+WIDTHS = (45, 17, 17, 15)  # of the table's columns
 PRECISIONS = ("precision_prior_50pct", "precision_prior_10pct", "precision_prior_1pct")
 
 
@@ -143,22 +146,33 @@ def _worth(precisions: tuple[float | None, ...]) -> str:
 
 
 def table(rows: Iterable[ResultRow]) -> str:
-    """Lay the rows out as text: attack, AUC [95 % CI], TPR at 1 % FPR [CI], precision, n."""
-    head = ["notebook", "victim", "setting", "attack", "representation"]
-    head += ["AUC [95 % CI]", "TPR@1 % FPR [95 % CI]", "precision at priors 50 / 10 / 1 %"]
-    head += ["members / non-members", "note"]
-    lines = [head]
+    """Lay the rows out as text of at most 100 columns, a block for each victim; notes are left out.
+
+    Attack, AUC and TPR at 1 % FPR with their intervals, precision at priors of 50, 10 and 1 %.
+    """
+    blocks: dict[tuple, list[ResultRow]] = {}
     for row in rows:
-        numbers = [
-            _interval(row.auc, row.auc_low, row.auc_high),
-            _interval(row.tpr_at_1pct, row.tpr_low, row.tpr_high),
-            _worth(row.precisions),
-            f"{row.n_members} / {row.n_nonmembers}",
-        ]
-        lines.append([*row.key, *numbers, row.note])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+        whose = row.notebook, row.victim, row.setting, row.n_members, row.n_nonmembers
+        blocks.setdefault(whose, []).append(row)
+    head = ["attack", "AUC [95 % CI]", "TPR@1 % [95 % CI]", "prec. 50/10/1 %"]
+    lines = [_line(head), _line(["-" * width for width in WIDTHS])]
+    for (notebook, victim, setting, m, n), block in blocks.items():
+        title = f"{notebook}: {victim}, {setting}; {m} members, {n} non-members"
+        lines += ["", *textwrap.wrap(title, COLUMNS)]
+        attacks = [row.attack for row in block]
+        for row in block:
+            name = row.attack
+            if attacks.count(name) > 1:
+                name += f", {row.representation}"
+            first, *more = textwrap.wrap(name, WIDTHS[0], subsequent_indent="  ") or [""]
+            numbers = [
+                _interval(row.auc, row.auc_low, row.auc_high),
+                _interval(row.tpr_at_1pct, row.tpr_low, row.tpr_high),
+                _worth(row.precisions),
+            ]
+            lines += [_line([first, *numbers]), *more]
+    return "\n".join(lines)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, WIDTHS, strict=True)).rstrip()

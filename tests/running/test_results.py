@@ -49,15 +49,35 @@ def test_implausible_row_is_refused(change, complaint):
 def test_row_without_tpr_shows_a_dash():
     no_tpr = dict.fromkeys(["tpr_at_1pct", "tpr_low", "tpr_high", *results.PRECISIONS])
     row = results.ResultRow(**{**ROW, **no_tpr, "n_nonmembers": 99, "auc_high": 1.0})
-    line = results.table([row]).splitlines()[2]
-    assert re.search(r"\.625 \[\.600, 1\.000\] +- +- +300 / 99", line)
+    line = results.table([row]).splitlines()[-1]
+    assert re.search(r"\.625 \[\.600, 1\.000\]  - +-$", line)
 
 
 def test_precision_stands_beside_the_tpr():
-    head, _, line = results.table([results.ResultRow(**ROW)]).splitlines()
-    at = head.index("precision at priors 50 / 10 / 1 %")
-    assert line[at:].startswith(".75 / .25 / .03 ")
+    head, *_, line = results.table([results.ResultRow(**ROW)]).splitlines()
+    assert line[head.index("prec. 50/10/1 %") :] == ".75 / .25 / .03"
     assert line[head.index("TPR@1 %") :].startswith(".030 [.010, .050]")
+
+
+def test_the_table_fits_a_terminal_and_tells_rows_apart():
+    long = "calibrated structured regression of classes and boundaries, and of what else there is"
+    changes = [
+        {"attack": long, "victim": "victim-0, " + 12 * "a defence "}, {"representation": "one"},
+        {"representation": "two"}, {"attack": "blind baseline"}, {"n_nonmembers": 500},
+    ]  # fmt: skip
+    rows = [results.ResultRow(**{**ROW, **change}) for change in changes]
+    lines = results.table(rows).splitlines()
+    assert max(map(len, lines)) <= 100
+    titles = [line for line in lines if line.startswith(ROW["notebook"])]
+    assert len(titles) == 3 and titles[2].endswith("300 members, 500 non-members")
+    attacks = [line[:45].rstrip() for line in lines]
+    name = ROW["attack"]
+    assert [f"{name}, one", f"{name}, two", "blind baseline"] == attacks[
+        attacks.index(f"{name}, one") :
+    ][:3]
+    assert attacks[-1] == name  # alone in its block
+    shown = " ".join(line[:45].strip() for line in lines)
+    assert long in shown
 
 
 def test_damaged_table_is_named(tmp_path):
