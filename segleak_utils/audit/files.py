@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,9 @@ from torch import Tensor, nn
 from segleak_utils.whole import sha256
 
 FILES = {".pt2": "torch.export", ".pt": "TorchScript", ".ts": "TorchScript", ".onnx": "ONNX"}
+ONNX_TYPES = {
+    "tensor(float16)": torch.float16, "tensor(double)": torch.float64, "tensor(uint8)": torch.uint8,
+}  # fmt: skip
 MODES = ("training", "train")  # arguments of torch's operators that say in which mode they are
 
 
@@ -96,7 +101,10 @@ def _scripted(path: Path, device: torch.device) -> Opened:
         for of, value in zip(arguments, node.inputs(), strict=False):
             if of.name in MODES and value.toIValue() is True:  # a traced mode is a constant
                 raise _TrainingError(path, node.kind())
-    floats = (of.dtype for of in call.parameters() if of.is_floating_point())
+    weights = [*call.parameters()]
+    if not weights and nodes is not None:  # frozen: they are constants
+        weights = [of.output().toIValue() for of in nodes.findAllNodes("prim::Constant")]
+    floats = (of.dtype for of in weights if isinstance(of, Tensor) and of.is_floating_point())
     return Opened(call, sha256(path), device, dtype=next(floats, torch.float32))
 
 
@@ -106,11 +114,23 @@ def _onnx(path: Path, device: torch.device) -> Opened:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
     names = [output.name for output in session.get_outputs()]
-    dtype = torch.float16 if given.type == "tensor(float16)" else torch.float32
+    dtype = ONNX_TYPES.get(given.type, torch.float32)
 
     def call(images: Tensor) -> dict[str, Tensor]:
         found = session.run(None, {given.name: images.cpu().numpy()})
         return dict(zip(names, map(torch.from_numpy, found), strict=True))
 
     n = given.shape[0] if isinstance(given.shape[0], int) else None
-    return Opened(call, sha256(path), torch.device("cpu"), n, dtype)
+    return Opened(call, _sha256_of_all(path), torch.device("cpu"), n, dtype)
+
+
+def _sha256_of_all(path: Path) -> str:
+    """SHA-256 of an ONNX file, and of the files beside it that its weights are in."""
+    # in protobuf: the field "location" of an external tensor, and the length of a file's name
+    told = re.finditer(rb"\x0a\x08location\x12([\x01-\x7f])", content := path.read_bytes())
+    names = {content[of.end() : of.end() + of[1][0]].decode(errors="replace") for of in told}
+    beside = [path.parent / name for name in sorted(names)]
+    digests = [sha256(of) for of in (path, *beside) if of.is_file()]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()

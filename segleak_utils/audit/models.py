@@ -36,6 +36,7 @@ class Model:
     """A network that is asked: images in, posteriors out; it is left in the mode it was in.
 
     `sha256` is that of its file, or a key of its weights; `source` says in words what answers.
+    ValueError where it takes whole numbers, and images are not brought to 0..255.
     """
 
     labels_only = False
@@ -57,6 +58,12 @@ class Model:
         self.call, self.told, self.n_classes, self.tile = call, told, n_classes, tile
         self.source, self.sha256, self.code = source, digest, code
         self.device, self.dtype = device or torch.device("cpu"), dtype
+        if not dtype.is_floating_point and (told.scale != 255 or told.mean is not None):
+            kind = str(dtype).removeprefix("torch.")
+            raise ValueError(
+                f"{source} takes images of whole numbers ({kind}), and those are 0..255: give "
+                "answers.scale: 255, without mean and std"
+            )
         self.at_once = at_once  # how many images it takes, where it takes no other number
         self._refused: set[tuple[int, ...]] = set()  # sides that it takes padded only
 
@@ -176,7 +183,8 @@ class Model:
         if told.mean is not None:
             mean, std = (torch.tensor(part, device=self.device) for part in (told.mean, told.std))
             images = (images - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
-        images = (images * told.scale).to(self.dtype)
+        images = images * told.scale
+        images = (images if self.dtype.is_floating_point else images.round()).to(self.dtype)
         return torch.cat(
             [
                 in_layout(chosen(out, told.output, name), told, self.n_classes, n, name)[:wanted]
@@ -196,12 +204,12 @@ class Model:
         try:
             with evaluating(module) if module is not None else torch.inference_mode():
                 return self.call(images)
-        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        except Exception as error:  # each library has its own
             dtype = str(images.dtype).removeprefix("torch.")
             raise _RefusedError(
-                f"{self.source} does not take images {list(images.shape)}, {dtype}: {error}. If it "
-                "takes one size, give data.size or data.tile; if one image at a time, "
-                "answers.batch: 1"
+                f"{self.source} does not take images {list(images.shape)}, {dtype}: "
+                f"{type(error).__name__}: {error}. If it takes one size, give data.size or "
+                "data.tile; if one image at a time, answers.batch: 1"
             ) from error
 
     def _by_tiles(self, images: Tensor, stride: int) -> Tensor:

@@ -270,6 +270,44 @@ def test_two_processes_share_the_list_and_the_result_is_that_of_one(tmp_path):
     assert np.array_equal(alone.said["nothing"].zones, merged.said["nothing"].zones)
 
 
+NOISY = """
+import sys; sys.path[:0] = [{tests!r}, {root!r}]
+from pathlib import Path
+import torch
+from toy_audits import C, Colours, data_of
+from segleak_utils.audit.asking import ask
+from segleak_utils.audit.config import Answers
+from segleak_utils.audit.networks import network
+from segleak_utils.audit.pictures import listed
+from segleak_utils.audit.pixels import Reader
+from segleak_utils.victims.processes import processes
+
+net, data = Colours(), data_of(Path({data!r}))
+
+def noisy(images):  # as other kernels would be
+    return net(images) + 1e-4 * torch.randn(len(images), C, *images.shape[2:])
+
+with processes():
+    found = ask(network(Answers(returns="logits"), C, model=noisy), listed(data), Reader(data),
+                Path({data!r}) / "kept", grid=4096, batch=4)
+    print("sum", found.said["nothing"].losses.sum(), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_network_that_answers_a_little_otherwise_each_time(tmp_path):
+    write_lists(tmp_path, n=10)
+    tests = Path(__file__).parents[1]
+    told = {"tests": str(tests), "root": str(tests.parent), "data": str(tmp_path)}
+    path = tmp_path / "noisy.py"
+    path.write_text(NOISY.format(**told))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+               "--local-addr=127.0.0.1", "--nproc-per-node=2", str(path)]  # fmt: skip
+    found = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert found.returncode == 0, found.stderr
+    assert len(sums := re.findall(r"sum ([\d.]+)", found.stdout)) == 2 and len({*sums}) == 1
+
+
 def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_kept(tmp_path):
     write_lists(tmp_path, n=20)
     pictures = listed(data_of(tmp_path))

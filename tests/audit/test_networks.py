@@ -274,6 +274,39 @@ def test_onnx_answers(tmp_path, fixed):
     assert of_file(tmp_path / "net.onnx", IMAGES[:1]).shape == (1, C, H, W)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_weights_beside_an_onnx_file_are_part_of_it_and_what_it_refuses_is_said(tmp_path):
+    pytest.importorskip("onnxruntime")
+    torch.onnx.export(Net().eval(), (IMAGES,), tmp_path / "net.onnx", verbose=False)
+    told = Answers(file=tmp_path / "net.onnx", returns="logits")
+    before = network(told, C).identity(IMAGES[0])
+    with pytest.raises(ValueError, match=r"net.onnx does not take images .* InvalidArgument: "):
+        of_file(tmp_path / "net.onnx", IMAGES[..., :40])
+    weights = bytearray((tmp_path / "net.onnx.data").read_bytes())  # a training later
+    weights[3] ^= 1
+    (tmp_path / "net.onnx.data").write_bytes(weights)
+    assert network(told, C).identity(IMAGES[0]) != before
+
+
+def test_a_file_that_takes_whole_numbers_gets_0_to_255(tmp_path):
+    class Bytes(Net):
+        def forward(self, images):
+            return super().forward(images.float() / 255)
+
+    images = (255 * IMAGES).round()
+    program = torch.export.export(Bytes().eval(), (images.byte(),))
+    torch.export.save(program, tmp_path / "net.pt2")
+    wanted = Net().eval()(images / 255).softmax(1)
+    found = of_file(tmp_path / "net.pt2", images / 255, scale=255)
+    assert torch.allclose(found, wanted, atol=1e-5)
+    for told in ({}, {"scale": 255, "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}):
+        with pytest.raises(
+            ValueError, match=r"net.pt2 takes .*whole numbers \(uint8\).*scale: 255"
+        ):
+            of_file(tmp_path / "net.pt2", **told)
+
+
 @pytest.mark.parametrize("name", ["net.pt2", "net.pt", "net.onnx"])
 def test_files_that_hold_no_network_are_refused(tmp_path, name):
     torch.save(Net().state_dict(), tmp_path / name)
@@ -339,6 +372,14 @@ def test_networks_in_half_precision_answer(tmp_path, dtype):
     program = torch.export.export(half, (IMAGES.to(dtype),))
     torch.export.save(program, tmp_path / "net.pt2")
     assert (of_file(tmp_path / "net.pt2") - wanted).abs().max() < 0.1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_frozen_torchscript_in_half_precision_answers(tmp_path):
+    net = Net().eval()
+    traced = torch.jit.trace(Net().half().eval(), IMAGES.half())
+    torch.jit.freeze(traced).save(tmp_path / "net.pt")  # without parameters
+    assert (of_file(tmp_path / "net.pt") - expected(net).softmax(1)).abs().max() < 0.1
 
 
 # ---- networks that cannot be audited as they are -----------------------------------------------
