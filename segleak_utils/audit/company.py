@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,11 +68,18 @@ def company(
 ) -> Company:
     """Ask the audited network and all references about the pictures; shadows about theirs, too.
 
-    ValueError where a shadow's pictures are audited ones.
+    ValueError where a shadow's pictures are audited ones, and where only a reference has no
+    probabilities.
     """
     of = {"model": model, "tile": told.data.tile, "base": base, "data": told.data}
     victim = network(told.answers, reader.n_classes, **of)
     others = [*_given(told, reader, base), *_trained(told, reader, looks, base, progress)]
+    for k, other in enumerate(others, 1):
+        if other.network.labels_only and not victim.labels_only:
+            raise ValueError(
+                f"references, {k}: has label maps only, and the audited model has probabilities, "
+                "which differ from these in any case: give its posteriors, or audit label maps, too"
+            )
     kept = base / told.out / "kept"
     keys = _keys(others, pictures, looks, reader, kept, progress)
     how = {
@@ -125,14 +134,16 @@ def company(
 
 
 def named(picture: Picture, names: frozenset[str]) -> bool:
-    """Whether a picture is among the names: by its id, or the end of its path, with or without the
-    file's ending."""
+    """Whether a picture is among the names (NFC): by its id, or the end of its path, with or
+    without the file's ending."""
     if not names:
         return False
-    parts = picture.image.parts
-    ends = {"/".join(parts[i:]) for i in range(1, len(parts))} | {str(picture.image)}
-    suffix = picture.image.suffix
-    return not names.isdisjoint({picture.id, *ends, *(end.removesuffix(suffix) for end in ends)})
+    ends = {picture.id, str(picture.image)}
+    for path in {os.path.abspath(picture.image), os.path.realpath(picture.image)}:
+        parts = Path(path).parts
+        ends |= {"/".join(parts[i:]) for i in range(1, len(parts))} | {path}
+    ends |= {end.removesuffix(picture.image.suffix) for end in ends}
+    return not names.isdisjoint(unicodedata.normalize("NFC", end) for end in ends)
 
 
 def _given(told: Audit, reader: Reader, base: Path) -> list[Other]:
@@ -147,7 +158,11 @@ def _given(told: Audit, reader: Reader, base: Path) -> list[Other]:
             path = base / of.trained_on
             if not path.is_file():
                 raise FileNotFoundError(f"references, {k}: trained_on: {path} is not there")
-            lines = path.read_text(encoding="utf-8").splitlines()
+            try:
+                text = path.read_text(encoding="utf-8-sig")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"references, {k}: trained_on: {path}: {error}") from None
+            lines = unicodedata.normalize("NFC", text).splitlines()
             seen = frozenset(
                 line.strip().replace("\\", "/").removeprefix("./") for line in lines if line.strip()
             )

@@ -26,11 +26,22 @@ def read_mask(path: Path, data: Data) -> NDArray[np.uint8]:
     return _of_ids(stored(path), path, data, n_classes)
 
 
-def palette_of(path: Path, data: Data) -> bytes:
-    """The palette by whose places a mask tells its classes; empty where it has none."""
-    if data.colours is not None or path.suffix.lower() in ARRAYS:
-        return b""
-    return label_header(path)[1]
+def one_palette(
+    known: tuple[bytes, Path | None], path: Path, data: Data | None
+) -> tuple[bytes, Path | None]:
+    """The longer of a known palette and a mask's own, by whose places classes are told, and whose.
+
+    data: how masks are stored, None for labels. ValueError where one is no beginning of the other.
+    """
+    if (data is not None and data.colours is not None) or path.suffix.lower() in ARRAYS:
+        return known
+    found, (before, whose) = label_header(path)[1], known
+    if not (found.startswith(before) or before.startswith(found)):
+        raise ValueError(
+            f"{whose} and {path} have different palettes: one number may be two classes; save all "
+            "with one palette, or in grey, or give data.colours after saving them in RGB"
+        )
+    return (found, path) if len(found) > len(before) else known
 
 
 def stored(path: Path) -> NDArray:

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from segleak_utils.audit.config import Data, Size
-from segleak_utils.audit.masks import palette_of, read_mask
+from segleak_utils.audit.masks import one_palette, read_mask
 from segleak_utils.audit.pictures import Picture
 from segleak_utils.data import VOID, Scenes
 from segleak_utils.data.imagefiles import named, opened, read_picture
@@ -64,14 +64,7 @@ class Reader:
     def check_palettes(self, pictures: Sequence[Picture]) -> None:
         """ValueError where masks, of these or of earlier ones, tell classes by several palettes."""
         for path in (of.mask for of in pictures if of.mask is not None):
-            found, (known, whose) = palette_of(path, self.data), self._palette
-            if not (found.startswith(known) or known.startswith(found)):
-                raise ValueError(
-                    f"{whose} and {path} have different palettes: one number may be two classes; "
-                    "save the masks with one palette, or give data.colours after saving them in RGB"
-                )
-            if len(found) > len(known):
-                self._palette = found, path
+            self._palette = one_palette(self._palette, path, self.data)
 
     def key_of(self, picture: Picture) -> str:
         """Hex key of what is read of a picture: sizes and dates of its files, and the options."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from segleak_utils.audit.answers import as_posterior, chosen, in_layout, stride_between
 from segleak_utils.audit.config import Answers, Data
-from segleak_utils.audit.masks import ARRAYS, read_mask, stored
+from segleak_utils.audit.masks import ARRAYS, one_palette, read_mask, stored
 from segleak_utils.audit.pictures import Picture, paths_in
 from segleak_utils.data import VOID
 from segleak_utils.representations import one_hot
@@ -75,10 +76,12 @@ class Recorded:
         return hashlib.sha256(f"{sorted(options.items())} {stats}".encode()).hexdigest()
 
     def refuse_shared(self, pictures: Sequence[Picture]) -> None:
-        """ValueError where one file would be the answer to two pictures.
+        """ValueError where one file would be the answer to two pictures, a picture has two, or
+        predicted label maps tell their classes by several palettes.
 
         FileNotFoundError for a picture without an answer.
         """
+        known: tuple[bytes, Path | None] = b"", None
         for picture in pictures:
             path = self.file_of(picture)
             other = self._whose.setdefault(path, picture)
@@ -88,19 +91,26 @@ class Recorded:
                     "share a name: put answers into folders like the images' "
                     f"({picture.id}), or rename the images"
                 )
+            if self.labels_only:
+                known = one_palette(known, path, self.data if self.told.ids == "stored" else None)
 
     def file_of(self, picture: Picture) -> Path:
         """The file with the answer to a picture; FileNotFoundError, naming it, without one."""
         part = "members" if picture.member else "nonmembers"
-        stem = picture.image.stem
+        stem = unicodedata.normalize("NFC", picture.image.stem)
         inside = PurePosixPath(picture.id)
         if len(inside.parts) > 1 and not (inside.is_absolute() or ".." in inside.parts):
             suffixes = LABELS if self.labels_only else POSTERIORS
             at = self.folder / inside.parent
             name = inside.stem if inside.name == picture.image.name else inside.name
-            for suffix in suffixes:
-                if (path := at / f"{name}{suffix}").exists():
-                    return path
+            forms = [name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]
+            tried = ([at / f"{one}{suffix}" for one in forms] for suffix in suffixes)
+            first = (next((path for path in paths if path.exists()), None) for paths in tried)
+            found = [path for path in first if path is not None]
+            if len(found) > 1:
+                raise ValueError(f"{found[0]} and {found[1]} have the same stem; remove one")
+            if found:
+                return found[0]
         for name in (picture.id, f"{part}/{picture.id}", f"{part}/{stem}", stem):
             if name in self.files:
                 return self.files[name]

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from segleak_utils import audit as audits
 from segleak_utils.attacks.contests import GLOBAL
 from segleak_utils.attacks.references import CALIBRATED, LIRA, RMIA
 from segleak_utils.audit import auditing, estimates, verdict
+from segleak_utils.audit.company import named
 from segleak_utils.audit.config import Audit
+from segleak_utils.audit.pictures import Picture
 
 QUICK = {"relabellings": 40, "resamples": 200}
 
@@ -202,7 +205,7 @@ def test_a_reference_that_saw_an_image_is_not_compared_with_there(leaky, tmp_pat
     root, _, _ = leaky
     names = [f"m{i:03}" for i in range(60)]
     (tmp_path / "seen.txt").write_text("\n".join(names[:30]))
-    (tmp_path / "all.txt").write_text("\n".join(names))
+    (tmp_path / "all.txt").write_text("\n".join(names), encoding="utf-8-sig")  # as Excel does
     shutil.rmtree(root / "saw", ignore_errors=True)
     one = reference_files(root, "saw", Colours(6, tilt=-1))
     two = {"posteriors": root / "ref0", "returns": "probabilities"}
@@ -218,6 +221,30 @@ def test_a_reference_that_saw_an_image_is_not_compared_with_there(leaky, tmp_pat
     alone = of(one | {"trained_on": tmp_path / "all.txt"})
     assert alone.headline == GLOBAL
     assert any("some were seen by all" in missing.needs for missing in alone.not_run)
+
+
+def test_names_of_what_was_trained_on_are_found_however_they_are_written(tmp_path, monkeypatch):
+    image = Path("images/e\u0301.png")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "there").mkdir()
+    (tmp_path / image).touch()
+    monkeypatch.chdir(tmp_path / "there")
+    picture = Picture("e\u0301", ".." / image, None, True)
+    name = "images/\u00e9.png"
+    for one in (name, name.removesuffix(".png"), "\u00e9", f"../{name}", str(tmp_path / name)):
+        assert named(picture, frozenset({one}))
+    assert not named(picture, frozenset({"e.png"}))
+
+
+def test_a_reference_of_label_maps_is_none_for_probabilities(leaky, tmp_path):
+    root, _, _ = leaky
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(np.zeros((24, 32), np.uint8)).save(tmp_path / "labels" / "m000.png")
+    with pytest.raises(ValueError, match=r"references, 1: has label maps only"):
+        audits.audit(
+            told(root, out=tmp_path, references=[{"labels": tmp_path / "labels"}]),
+            model=Colours(), progress=False,
+        )  # fmt: skip
 
 
 def test_a_shadow_teaches_the_structured_attack(leaky, tmp_path, monkeypatch):

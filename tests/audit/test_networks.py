@@ -582,6 +582,29 @@ def test_predicted_ids_are_labels_or_as_the_masks_are_stored(tmp_path):
     assert network(Answers(labels=tmp_path), C, data=same).labels_only
 
 
+def test_predicted_label_maps_of_several_palettes_are_refused(tmp_path):
+    for i, table in enumerate(([0, 0, 0, 255, 0, 0], [255, 0, 0, 0, 0, 0])):
+        labels = Image.fromarray((LOGITS[i].argmax(0) % 2).byte().numpy()).convert("P")
+        labels.putpalette(table)
+        labels.save(tmp_path / f"p{i}.png")
+    of = network(Answers(labels=tmp_path), C)
+    of.refuse_shared(PICTURES[:1])
+    with pytest.raises(ValueError, match=r"p0.png and .*p1.png have different palettes"):
+        of.refuse_shared(PICTURES)
+
+
+@pytest.mark.parametrize("folder", ["", "a/"])
+def test_names_that_are_composed_otherwise_are_found(tmp_path, folder):
+    one, other = "e\u0301", "\u00e9"
+    for image, answer in ((one, other), (other, one), (one, one)):
+        answers = tmp_path / f"{len(image)}{len(answer)}"
+        (answers / folder).mkdir(parents=True, exist_ok=True)
+        write(answers / folder, "npy", LOGITS[0].softmax(0), answer)
+        of = network(Answers(posteriors=answers, returns="probabilities"), C)
+        picture = Picture(f"{folder}{image}.png", tmp_path / f"{image}.png", None, True)
+        assert of.file_of(picture).stem == answer
+
+
 def test_one_file_is_no_answer_to_two_pictures(tmp_path):
     ids = ["a/p.png", "b/p.png"]
     pictures = [Picture(of, tmp_path / "images" / of, None, True) for of in ids]
@@ -599,6 +622,9 @@ def test_one_file_is_no_answer_to_two_pictures(tmp_path):
     of.refuse_shared(pictures)
     found, _ = of.posteriors(IMAGES, pictures, 1)
     assert torch.allclose(found, LOGITS.softmax(1), atol=1e-6)
+    write(answers / "a", "npz", LOGITS[1].softmax(0), "p")
+    with pytest.raises(ValueError, match=r"p.npy and .*p.npz have the same stem; remove one"):
+        of.file_of(pictures[0])
     outside = Picture("../p.png", tmp_path / "p.png", None, True)
     assert of.file_of(outside) == answers / "p.npy"
 
