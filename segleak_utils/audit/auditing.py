@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -75,6 +76,12 @@ def audit(
     base = Path(base)
     gate.checked(told.fail_above)
     blinds.place(told.relabellings, told.level)
+    least = math.ceil(2 / (1 - told.level) - 1e-6)
+    if told.resamples < least:
+        raise ValueError(
+            f"{told.resamples} resamples have no such ends as an interval of level "
+            f"{told.level:g}; it needs at least {least}"
+        )
     if told.answers.kind == "scores":
         return _of_scores(told, base, command, begun)
     with processes.processes():

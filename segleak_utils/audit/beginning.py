@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from segleak_utils.audit.masks import ARRAYS, stored
 from segleak_utils.data import VOID
@@ -83,7 +84,12 @@ def text_of(folder: Path) -> str:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    return Path(os.path.relpath(path, folder)).as_posix()
+    name = Path(os.path.relpath(path, folder)).as_posix()
+    return name if re.fullmatch(r"[\w./-]+", name) else _quoted(name)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)  # which is YAML, too
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -140,8 +146,9 @@ def _patterns(pairs: Sequence[tuple[Path, Path]]) -> tuple[list[str], list[Path]
             masks = [folder / pattern.replace("{stem}", stem) for folder, stem in stems]
             if all(mask.is_file() for mask in masks):
                 alike = not image_end and Path(pattern).stem == "{stem}"
-                lines = [] if alike else [f'  pattern: "{pattern}"']
-                more = [f'  image_pattern: "{{stem}}{image_end}.*"'] if image_end else []
+                lines = [] if alike else [f"  pattern: {_quoted(pattern)}"]
+                end = f"{{stem}}{image_end}.*"
+                more = [f"  image_pattern: {_quoted(end)}"] if image_end else []
                 return [*lines, *more], masks
     lines = ['  # pattern: "{stem}_mask.png"  # how masks are named; not found: fill it in']
     return lines, [mask for pair in pairs for mask in _files(pair[1])]
@@ -161,14 +168,18 @@ def _turned(text: str) -> str:
 
 
 def _mask_patterns(folder: Path, stem: str) -> list[str]:
-    """Patterns of all files that have this stem in their names; of ids before others."""
+    """Patterns of all files that have this stem in their names, at every place; of ids first."""
     names = [path.name for path in _files(folder) if stem and stem in path.name]
 
     def order(name: str) -> tuple[bool, bool, int, str]:
         low = name.removeprefix(stem).lower()
         return ("color" in low or "instance" in low, "trainid" not in low, len(name), name)
 
-    return [name.replace(stem, "{stem}", 1) for name in sorted(names, key=order)]
+    return [
+        f"{name[: at.start()]}{{stem}}{name[at.start() + len(stem) :]}"
+        for name in sorted(names, key=order)
+        for at in re.finditer(f"(?={re.escape(stem)})", name)
+    ]
 
 
 def _masks(paths: Sequence[Path], pairs: Sequence[tuple[Path, Path]]) -> tuple[list[str], str]:
@@ -218,7 +229,7 @@ def _is_coloured(path: Path) -> bool:
 
 def _sizes(paths: Sequence[Path]) -> str:
     found = set()
-    for path in paths[: 2 * LOOKED_AT]:
-        with Image.open(path) as file:
+    for path in [path for path in paths if path.suffix.lower() not in ARRAYS][: 2 * LOOKED_AT]:
+        with opened(path) as file:
             found.add(f"{file.height}x{file.width}")
     return ", ".join(sorted(found)[:3]) + (", ..." if len(found) > 3 else "")

@@ -105,12 +105,12 @@ def main(arguments: Sequence[str], base: Path | None = None) -> int:
         where = base if path is None else path.parent
         command = f"{COMMAND} {shlex.join(arguments)}"
         found = audit(told, base=where, progress=not options.quiet, command=command)
-    except (ValueError, FileNotFoundError, ConnectionError) as error:
+        page = None if found is None else found.write()
+    except (ValueError, OSError) as error:  # a disk that is full, an `out` that is a file
         print(f"segleak: {error}", file=sys.stderr)
         return 1
     if found is None:  # another process has the report
         return 0
-    page = found.write()
     print(summary(found.findings))
     print(f"\n{page}")
     return found.exit_code
@@ -125,7 +125,7 @@ def begin(arguments: Sequence[str], base: Path) -> int:
 
     try:
         print(f"segleak: {begun(folder)} written; look at it, then: {COMMAND} audit.yml")
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, OSError) as error:
         print(f"segleak: {error}", file=sys.stderr)
         return 1
     return 0

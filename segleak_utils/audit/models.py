@@ -251,7 +251,7 @@ def device_of(name: str) -> torch.device:
         return best_device()
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).cpu()  # "meta" gives nothing back
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         there = f"cuda (0..{torch.cuda.device_count() - 1})" if torch.cuda.is_available() else "cpu"
         raise ValueError(

@@ -35,7 +35,7 @@ def listed(data: Data, base: Path = Path()) -> list[Picture]:
     An id is the stem, or "members/stem" and "nonmembers/stem" for all where a stem is in both.
     Relative paths start at `base`. FileNotFoundError for what is not there; ValueError: a list is
     empty, an image has no mask or several, an image twice, a name in which `data.groups` finds
-    nothing, a manifest without its columns.
+    nothing, images that are all of one owner, a manifest without its columns.
     """
     if data.manifest is not None:
         found = _of_manifest(base / data.manifest, data)
@@ -56,6 +56,11 @@ def listed(data: Data, base: Path = Path()) -> list[Picture]:
             raise ValueError(f"{n} {name} in the lists; expected at least 2, better 100")
     if data.groups is None and 0 < sum(of.group is not None for of in found) < len(found):
         raise ValueError("some images have a group and some none; give all of them one, or none")
+    if len({of.group for of in found} - {None}) == 1:
+        raise ValueError(
+            f"all images are of one owner, {found[0].group!r}: mend data.groups, or the manifest's "
+            "column, or leave it out"
+        )
     return found
 
 
@@ -175,11 +180,13 @@ def _group(name: str, pattern: str | None) -> str | None:
         found = re.search(pattern, name)
     except re.error as error:
         raise ValueError(f"data.groups: {pattern!r} is no regular expression: {error}") from None
-    if found is None:
+    parts = (*found.groups(), found[0]) if found is not None else ()
+    owner = next((part for part in parts if part is not None), "")
+    if not owner:
         raise ValueError(
             f"data.groups: {pattern!r} finds nothing in {name!r}; every image needs an owner"
         )
-    return next((part for part in found.groups() if part is not None), found[0])
+    return owner
 
 
 def table_of(path: Path) -> list[dict[str, str]]:

@@ -64,10 +64,10 @@ def _yaml(path: Path) -> tuple[dict, dict[tuple, int]]:
         raise ValueError('audit.yml needs pyyaml: pip install "segleak[audit]"') from error
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; `audit init` writes one")
-    text = path.read_text(encoding="utf-8-sig")
     try:
+        text = path.read_text(encoding="utf-8-sig")
         found, tree = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is no YAML ({error})") from None
     if found is None:
         return {}, {}
@@ -107,11 +107,11 @@ def _put(told: dict, key: str, value: Any) -> None:
     for folder in folders:
         if isinstance(place, dict) and place.get(folder) is None:
             place[folder] = {}
-        place = place[int(folder)] if isinstance(place, list) else place[folder]
-    if isinstance(place, list):
-        place[int(last)] = value
-    else:
-        place[last] = value
+        place = place[folder] if isinstance(place, dict) else None
+    if not isinstance(place, dict):
+        where = ".".join(folders)
+        raise ValueError(f"--{key}: {where} in the file is no such thing; expected keys in it")
+    place[last] = value
 
 
 def _name(where: Sequence) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from toy_audits import C, data_of, write_lists
+from toy_audits import C, data_of, scene, write_lists
 
 from segleak_utils.audit import command, reading
 from segleak_utils.audit.beginning import begun, text_of
@@ -84,13 +84,21 @@ def test_a_file_and_options_together(tmp_path, capsys):
         ("data: {}\ndata: {}\n", "line 1|comes twice"),
         ("- a\n", "holds a list; expected keys"),
         ("a: [\n", "is no YAML"),
+        ("name: \udcff\n", r"audit.yml: is no YAML .*decode"),
         ("references:\n  - modell: x\n", r"references.0.modell \(line 2\); did you mean model"),
     ],
 )  # fmt: skip
 def test_a_wrong_key_is_named_with_its_line(tmp_path, text, message):
-    (tmp_path / "audit.yml").write_text(text)
+    (tmp_path / "audit.yml").write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(ValueError, match=message):
         reading.read(tmp_path / "audit.yml")
+
+
+@pytest.mark.parametrize("text", ["data: 5", "data: [5]", "data: x"])
+def test_an_option_within_what_is_no_part_is_refused(tmp_path, text):
+    (tmp_path / "audit.yml").write_text(text)
+    with pytest.raises(ValueError, match=r"--data.grid: data in the file is no such thing"):
+        reading.read(tmp_path / "audit.yml", {"data.grid": 512})
 
 
 def test_what_cannot_be_run_exits_with_1_and_a_sentence(tmp_path, capsys):
@@ -100,6 +108,9 @@ def test_what_cannot_be_run_exits_with_1_and_a_sentence(tmp_path, capsys):
     assert "3 folders; expected images, and masks" in capsys.readouterr().err
     assert command.main([*lists(tmp_path), "--answers.device", "tpu"], tmp_path) == 1
     assert "tpu" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert command.main([*lists(tmp_path), "--out", "file"], tmp_path) == 1
+    assert "segleak: [Errno" in capsys.readouterr().err
     with pytest.raises(SystemExit) as caught:
         command.main(["--dataa.grid", "3"], tmp_path)
     assert caught.value.code == 2
@@ -121,6 +132,9 @@ def test_a_level_that_the_relabellings_cannot_tell_is_refused(tmp_path, capsys):
     assert "40 relabellings cannot tell what happens in one of 1000 audits" in (
         capsys.readouterr().err
     )
+    line = [*lists(tmp_path), "--level", "0.995", "--relabellings", "400", "--resamples", "399"]
+    assert command.main(line, tmp_path) == 1
+    assert "interval of level 0.995; it needs at least 400" in capsys.readouterr().err
 
 
 def test_every_key_has_a_twin_and_a_description():
@@ -180,6 +194,7 @@ def test_init_finds_folders_of_other_layouts(tmp_path, camvid_root):
         ),
         ("{}_image.png", ["{}.png"], ['pattern: "{stem}.png"', 'image_pattern: "{stem}_image.*"']),
         ("{}.png", ["other_{}x.tif"], ['pattern: "other_{stem}x.tif"']),
+        ("{}.png", ['"{}" a.png'], ['pattern: "\\"{stem}\\" a.png"']),
     ],
 )
 def test_init_finds_how_masks_are_named(tmp_path, image, masks, lines):
@@ -200,6 +215,30 @@ def test_init_finds_how_masks_are_named(tmp_path, image, masks, lines):
     assert found == lines
     told = reading.read(begun(tmp_path))
     assert len(listed(told.data, tmp_path)) == 6
+
+
+def test_init_finds_a_stem_that_is_in_the_masks_names_twice(tmp_path):
+    for part in ("train, old", "test #1"):
+        for kind in ("images", "masks"):
+            (tmp_path / part / kind).mkdir(parents=True)
+        for i in (1, 2):
+            image, mask = scene(i)
+            Image.fromarray(image).save(tmp_path / part / "images" / f"{i}.png")
+            Image.fromarray(mask).save(tmp_path / part / "masks" / f"m12_{i}.png")
+    told = reading.read(begun(tmp_path))
+    assert told.data.pattern == "m12_{stem}.png" and len(listed(told.data, tmp_path)) == 4
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.png"])
+def test_init_says_what_is_no_image(tmp_path, name):
+    write_lists(tmp_path, n=3)
+    path = tmp_path / "members" / "images" / name
+    path.write_text("x")
+    if name == "x.npy":
+        assert "members" in text_of(tmp_path)
+    else:
+        with pytest.raises(ValueError, match=r"x.png: cannot be read as an image"):
+            text_of(tmp_path)
 
 
 def test_init_knows_colours_and_binary_masks_and_says_what_it_did_not_find(tmp_path):

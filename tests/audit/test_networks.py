@@ -209,8 +209,9 @@ def test_a_module_names_a_network_or_what_makes_one(tmp_path):
 def test_a_device_that_is_not_there_is_refused_by_name():
     with pytest.raises(ValueError, match="'cuda:7' is not there; this machine has"):
         network(Answers(returns="logits", device="cuda:7"), C, model=Net())
-    with pytest.raises(ValueError, match="'gpu' is not there"):
-        network(Answers(returns="logits", device="gpu"), C, model=Net())
+    for name in ("gpu", "meta"):
+        with pytest.raises(ValueError, match=f"'{name}' is not there"):
+            network(Answers(returns="logits", device=name), C, model=Net())
 
 
 def test_a_network_that_takes_other_images_says_so():

@@ -163,6 +163,12 @@ def test_owners_are_found_in_the_names(tmp_path):
     assert [of.group for of in listed(data)] == ["a"] * 3 + ["b"] * 3
     with pytest.raises(ValueError, match="finds nothing in 'a0'"):
         listed(data.model_copy(update={"groups": "^patient"}))
+    with pytest.raises(ValueError, match="finds nothing in 'a0'"):
+        listed(data.model_copy(update={"groups": "x*"}))
+    for path in sorted(tmp_path.rglob("*.png")):
+        path.rename(path.with_name(f"c{path.name}"))
+    with pytest.raises(ValueError, match=r"all images are of one owner, 'c': mend data.groups"):
+        listed(data.model_copy(update={"groups": "^c"}))
     with pytest.raises(ValueError, match="no regular expression"):
         listed(data.model_copy(update={"groups": "("}))
 
