@@ -147,6 +147,8 @@ class Answers(_Told):
             )
         if (self.mean is None) != (self.std is None):
             raise ValueError("answers: mean and std go together; one is missing")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"answers.std is {list(self.std)}; expected numbers above 0")
         return self
 
     @property

@@ -12,7 +12,7 @@ MEASURES = ("auc", *(f"tpr_at_{100 * fpr:g}pct" for fpr in FPRS))
 
 
 def limits_of(text: str) -> dict[str, float]:
-    """`auc=0.60,tpr_at_1pct=0.05` as measures and limits; ValueError for what is none.
+    """`auc=0.60,tpr_at_1pct=0.05` as measures and limits; ValueError for what is none, or nothing.
 
     >>> limits_of("auc=0.60, tpr_at_1pct=.05")
     {'auc': 0.6, 'tpr_at_1pct': 0.05}
@@ -26,7 +26,11 @@ def limits_of(text: str) -> dict[str, float]:
             raise ValueError(
                 f"fail_above: {part!r}; expected MEASURE=LIMIT, such as auc=0.60"
             ) from None
+        if name in found:
+            raise ValueError(f"fail_above: {name} comes twice")
         found[name] = limit
+    if not found:  # a variable that is empty would be a gate that lets everything pass
+        raise ValueError("fail_above: no limit given; expected MEASURE=LIMIT, such as auc=0.60")
     return checked(found)
 
 

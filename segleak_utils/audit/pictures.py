@@ -104,13 +104,14 @@ def _images(folder: Path, data: Data, *, beside: bool) -> dict[str, Path]:
     wanted = _of_pattern(data.image_pattern, "data.image_pattern")
     found: dict[str, Path] = {}
     others: list[Path] = []
-    names = {path.name for path in folder.iterdir()}
+    names = {unicodedata.normalize("NFC", path.name) for path in folder.iterdir()}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
-        if beside and _is_mask(path, data.pattern, names):
+        name = unicodedata.normalize("NFC", path.name)
+        if beside and _is_mask(Path(name), unicodedata.normalize("NFC", data.pattern), names):
             continue
-        match = wanted.fullmatch(unicodedata.normalize("NFC", path.name))
+        match = wanted.fullmatch(name)
         if match is None:
             others.append(path)
             continue
@@ -151,7 +152,7 @@ def _of_pattern(pattern: str, key: str) -> re.Pattern[str]:
 
 
 def _is_mask(path: Path, pattern: str, names: set[str]) -> bool:
-    """Whether a file is the mask of another one in the same folder."""
+    """Whether a file is the mask of another one in the same folder; all names are NFC."""
     if pattern == "{stem}.*":
         others = {Path(name).suffix.lower() for name in names if Path(name).stem == path.stem}
         return path.suffix.lower() == ".png" and bool(others & {".jpg", ".jpeg"})

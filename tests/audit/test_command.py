@@ -83,6 +83,7 @@ def test_a_file_and_options_together(tmp_path, capsys):
         ("fail_above: {auk: 0.5}\n", "no measure 'auk'"),
         ("data: {}\ndata: {}\n", "line 1|comes twice"),
         ("- a\n", "holds a list; expected keys"),
+        ("answers: {mean: [0, 0, 0], std: [0, 0, 0]}", r"answers.std is \[0.0, 0.0, 0.0\]; exp"),
         ("a: [\n", "is no YAML"),
         ("name: \udcff\n", r"audit.yml: is no YAML .*decode"),
         ("references:\n  - modell: x\n", r"references.0.modell \(line 2\); did you mean model"),
@@ -108,6 +109,9 @@ def test_what_cannot_be_run_exits_with_1_and_a_sentence(tmp_path, capsys):
     assert "3 folders; expected images, and masks" in capsys.readouterr().err
     assert command.main([*lists(tmp_path), "--answers.device", "tpu"], tmp_path) == 1
     assert "tpu" in capsys.readouterr().err
+    for limit, message in (("", "no limit given"), ("auc=.6,auc=.9", "auc comes twice")):
+        assert command.main([*lists(tmp_path), "--fail-above", limit], tmp_path) == 1
+        assert f"fail_above: {message}" in capsys.readouterr().err
     (tmp_path / "file").touch()
     assert command.main([*lists(tmp_path), "--out", "file"], tmp_path) == 1
     assert "segleak: [Errno" in capsys.readouterr().err

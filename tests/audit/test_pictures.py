@@ -118,6 +118,16 @@ def test_masks_may_lie_beside_their_images(tmp_path):
     assert [of.id for of in found] == ["members/0", "members/1", "nonmembers/0", "nonmembers/1"]
 
 
+def test_names_beside_each_other_may_be_composed_otherwise(tmp_path):
+    for part in "ab":
+        for i in range(2):
+            save(tmp_path / part / f"e\u0301{part}{i}.png", image(i))
+            save(tmp_path / part / f"\u00e9{part}{i}_u\u0308.png", ids())
+    pairs = {k: Pairs(images=tmp_path / p) for k, p in (("members", "a"), ("nonmembers", "b"))}
+    found = listed(Data(**pairs, n_classes=3, pattern="{stem}_\u00fc.png"))
+    assert [of.id for of in found] == ["\u00e9a0", "\u00e9a1", "\u00e9b0", "\u00e9b1"]
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_manifest_says_the_same_with_owners(tmp_path, kind):
     pandas = pytest.importorskip("pandas")
