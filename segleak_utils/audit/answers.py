@@ -122,12 +122,8 @@ def as_posterior(values: Tensor, told: Answers, name: str) -> Tensor:
     values = values.float()
     single = values.shape[1] == 1
     if told.returns == "logits":
-        if low >= 0 and high <= 1 and (single or _sums_to_one(values, 1e-2)):
-            raise ValueError(
-                f"{name} was said to be logits, and all is in 0..1"
-                f"{'' if single else ' and sums to 1 over the classes'}: these are probabilities, "
-                "say so by answers.returns: probabilities"
-            )
+        if low >= 0 and high <= 1:
+            raise ValueError(f"{name} was said to be logits, and all is in 0..1{_seem(values)}")
         if single:
             values = torch.cat([torch.zeros_like(values), values], 1)
         return values.softmax(1)
@@ -157,8 +153,14 @@ def as_posterior(values: Tensor, told: Answers, name: str) -> Tensor:
     return values / total
 
 
-def _sums_to_one(values: Tensor, tolerance: float) -> bool:
-    return bool(((values.sum(1) - 1).abs() < tolerance).all())
+def _seem(values: Tensor) -> str:
+    """What values in 0..1 seem to be, where logits were expected, and what to do."""
+    known = ": these are probabilities, say so by answers.returns: probabilities"
+    if values.shape[1] == 1:
+        return known
+    if not bool(((values.sum(1) - 1).abs() < 1e-2).all()):
+        known = ": sigmoids of classes that do not exclude each other? Give what goes into them"
+    return f"{known}. If they are logits all the same, add 1 to all: it changes no posterior"
 
 
 def stride_between(fine: tuple[int, int], coarse: tuple[int, int], name: str) -> int:

@@ -93,6 +93,7 @@ def test_answers_are_what_was_said(returns, make):
     ("returns", "make", "message"),
     [
         ("logits", lambda z: z.softmax(1), "these are probabilities, say so by answers.returns"),
+        ("logits", lambda z: z.sigmoid(), "sigmoids of classes that do not exclude each other"),
         ("probabilities", lambda z: z, "these may be logits"),
         ("probabilities", lambda z: z.sigmoid(), "a pixel's sum is off by"),
         ("log_probabilities", lambda z: z, "these may be logits"),
