@@ -245,6 +245,8 @@ def test_masks_of_several_palettes_are_refused(tmp_path):
     mask.save(path)
     with pytest.raises(ValueError, match=rf"a0.png and .*{path.name} have different palettes"):
         reader.check_palettes(pictures)
+    with pytest.raises(ValueError, match="have different palettes"):
+        look(pictures, Reader(data), tmp_path / "kept")
     colours = data.model_copy(update={"colours": {"#000000": 0}})
     Reader(colours).check_palettes(pictures)
 
