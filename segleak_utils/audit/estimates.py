@@ -53,7 +53,7 @@ def rate(
         scores, member, fpr, seed=seed, level=level, n_boot=resamples,
         groups=groups if enough else None,
     )  # fmt: skip
-    how = "bootstrap over groups" if enough else "binomial mixture over images"
+    how = "binomial mixture over groups" if enough else "binomial mixture over images"
     return number(found, how, member, groups if enough else None)
 
 

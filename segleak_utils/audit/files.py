@@ -17,6 +17,7 @@ FILES = {".pt2": "torch.export", ".pt": "TorchScript", ".ts": "TorchScript", ".o
 ONNX_TYPES = {
     "tensor(float16)": torch.float16, "tensor(double)": torch.float64, "tensor(uint8)": torch.uint8,
 }  # fmt: skip
+MODAL = ("batch_norm", "dropout", "feature_dropout", "alpha_dropout", "native_dropout")
 MODES = ("training", "train")  # arguments of torch's operators that say in which mode they are
 
 
@@ -93,10 +94,8 @@ def _exported(path: Path, device: torch.device) -> Opened:
 def _scripted(path: Path, device: torch.device) -> Opened:
     call: nn.Module = torch.jit.load(path, map_location=device).eval()
     nodes = getattr(call, "inlined_graph", None)
-    for node in [] if nodes is None else nodes.findAllNodes("aten::batch_norm") + [
-        of for kind in ("dropout", "feature_dropout", "alpha_dropout", "native_dropout")
-        for of in nodes.findAllNodes(f"aten::{kind}")
-    ]:  # fmt: skip
+    kinds = MODAL if nodes is not None else ()
+    for node in (of for kind in kinds for of in nodes.findAllNodes(f"aten::{kind}")):
         arguments = torch._C.parse_schema(node.schema()).arguments
         for of, value in zip(arguments, node.inputs(), strict=False):
             if of.name in MODES and value.toIValue() is True:  # a traced mode is a constant

@@ -14,7 +14,7 @@ PRIORS = (0.5, 0.1, 0.01)
 
 How = Literal[
     "DeLong over images", "binomial mixture over images", "bootstrap over images",
-    "DeLong over groups", "bootstrap over groups", "relabelling",
+    "DeLong over groups", "binomial mixture over groups", "bootstrap over groups", "relabelling",
 ]  # fmt: skip
 
 

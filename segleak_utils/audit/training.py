@@ -97,7 +97,7 @@ def trained(
     return [
         Trained(
             padded(load_victim(plan.path)[0]),
-            answers.model_copy(update={"returns": "logits"}),
+            answers,
             (
                 *(replace(of, member=True) for of in plan.members),
                 *(replace(of, member=False) for of in outside),
