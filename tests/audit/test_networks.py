@@ -484,6 +484,34 @@ def test_transformers_answer():
     assert torch.allclose(asked(net), logits.softmax(1), atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_upernet_and_mask2former_of_transformers_answer():
+    transformers = pytest.importorskip("transformers")
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    small = {"depths": [1] * 4, "out_features": stages}
+    body = transformers.ConvNextConfig(hidden_sizes=[8, 16, 24, 32], **small)
+    upernet = transformers.UperNetForSemanticSegmentation(
+        transformers.UperNetConfig(
+            backbone_config=body, hidden_size=16, num_labels=C, use_auxiliary_head=False
+        )
+    )
+    assert torch.allclose(asked(upernet), expected(upernet).logits.softmax(1), atol=1e-5)
+    body = transformers.SwinConfig(
+        image_size=32, embed_dim=32, num_heads=[1] * 4, window_size=2, **small
+    )
+    wide = {"feature_size": 64, "mask_feature_size": 64, "hidden_dim": 64, "num_queries": 5}
+    config = transformers.Mask2FormerConfig(
+        backbone_config=body, num_attention_heads=2, encoder_layers=1, decoder_layers=2,
+        num_labels=C, encoder_feedforward_dim=16, dim_feedforward=16, **wide,
+    )  # fmt: skip
+    net = transformers.Mask2FormerForUniversalSegmentation(config)
+    found, theirs = asked(net, "probabilities"), transformers.Mask2FormerImageProcessor()
+    labels = theirs.post_process_semantic_segmentation(expected(net), target_sizes=[(H, W)] * 2)
+    for mine, other in zip(found.argmax(1), labels, strict=True):
+        assert (mine == other).float().mean() > 0.999
+
+
 def test_queries_of_mask2former_are_put_together():
     classes, masks = torch.randn(2, 5, C + 1), torch.randn(2, 5, 8, 12)
     out = type("Output", (), {"class_queries_logits": classes, "masks_queries_logits": masks})()
