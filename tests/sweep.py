@@ -63,8 +63,14 @@ def sweep_controls() -> None:
 
 
 def swept(notebook: NotebookNode) -> NotebookNode:
-    """A copy of a notebook with a cell at its end that moves every control; see `moved`."""
+    """A copy of a notebook with a cell at its end that moves every control; see `moved`.
+
+    Cells after the last one that shows a box of sliders are left out: they were run already.
+    """
     notebook = copy.deepcopy(notebook)
+    shows = [k for k, cell in enumerate(notebook.cells) if "widgets.show(" in cell.source]
+    if shows:
+        del notebook.cells[shows[-1] + 1 :]
     source = inspect.getsource(sweep_controls)
     cell = new_code_cell(f"{source}\n\nsweep_controls()", id="sweep")
     notebook.cells.append(cell)

@@ -20,6 +20,7 @@ NOTEBOOKS = sorted(FOLDER.glob(execution.PATTERN))
 PATHS = NOTEBOOKS or [
     pytest.param(None, marks=pytest.mark.skip(reason="no notebooks/NN_*.ipynb yet"))
 ]
+SLIDERS = {"04_defenses": 4, "07_who_is_at_risk": 2}  # notebooks with sliders, and how many
 # A measured number in the prose goes stale with the next weights: it belongs into an output.
 TYPED_RESULT = re.compile(r"\b(AUC|mIoU|TPR)\b[^.\n]{0,40}\b0?\.\d{2,}")
 
@@ -157,7 +158,7 @@ def test_the_shipped_contest_is_what_the_notebook_finds_again(build):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["04_defenses"])
+@pytest.mark.parametrize("name", SLIDERS)
 def test_every_slider_can_be_moved_to_every_stop(name, build, tmp_path):
     (tmp_path / "data").symlink_to(ROOT / "data")  # as the notebook's folder sees it
     (tmp_path / "notebooks").mkdir()
@@ -168,9 +169,9 @@ def test_every_slider_can_be_moved_to_every_stop(name, build, tmp_path):
     with execution._environ(execution.kernel_environment(build)):
         execution.run_notebook(path, out, {}, cell_timeout=600)
     executed = nbformat.read(out / "notebooks" / path.name, as_version=4)
-    assert execution.hidden_errors(executed) == [] and sweep.moved(executed) >= 4
+    assert execution.hidden_errors(executed) == [] and sweep.moved(executed) == SLIDERS[name]
 
 
 def test_a_notebook_with_sliders_is_swept():
     live = {path.stem for path in NOTEBOOKS if "ipywidgets" in "".join(cells(path, "code"))}
-    assert live == {"04_defenses"}  # add a new one to the test above
+    assert live == set(SLIDERS)

@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     ],
     submod_attrs={
         "contests": ["Attack", "Contest", "bars_of"],
-        "online": ["online_attacks"],
+        "online": ["online_attacks", "structured_online"],
         "outputs": ["Outputs", "ask", "ask_in_parts", "represent"],
         "patches": [
             "AttackRecipe",

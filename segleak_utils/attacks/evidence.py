@@ -231,28 +231,46 @@ def _refuse_constant(scores: np.ndarray) -> None:
 
 
 def traits(of: Case, scores: np.ndarray, names: Sequence[str]) -> dict[str, Interval]:
-    """What goes with a high score among the members: Spearman's rank correlations, largest first.
+    """What goes with a high score among the members: `correlates` of them.
 
-    With the share of each class that half of the members have, and with how hard the image is to
-    the references. 95 % intervals by Fisher's transformation (Bonett and Wright's variance).
     scores: [N], finite. ValueError for others, another number of names, scores that are all the
     same, and less than four members.
     """
     scores = numbers.finite(scores)
-    numbers.labels(of.member, len(scores))
+    member = numbers.labels(of.member, len(scores))
     if 6 * len(names) != of.own.shape[1]:
         raise ValueError(f"{len(names)} names for {of.own.shape[1] // 6} classes")
-    numbers.count(int(of.member.sum()), "the number of members", 4)
-    _refuse_constant(scores[of.member])
-    own = classes(of.own)[of.member]
-    n, count = len(names), int(of.member.sum())
-    values = {"difficulty: the references' loss": of.losses[1].mean(0)[of.member]}
+    numbers.count(int(member.sum()), "the number of members", 4)
+    shares = classes(of.own)[:, 2 * len(names) :]
+    return correlates(shares[member], of.losses[1].mean(0)[member], scores[member], names)
+
+
+def correlates(
+    shares: np.ndarray, difficulty: np.ndarray, scores: np.ndarray, names: Sequence[str]
+) -> dict[str, Interval]:
+    """What goes with a high score: Spearman's rank correlations, largest first.
+
+    With the share of each class (shares: [N,C]) that half of the images have, and with how hard
+    the image is to networks that never saw it (difficulty: [N], nats). 95 % intervals by Fisher's
+    transformation (Bonett and Wright's variance). ValueError for other shapes, values that are not
+    finite, scores that are all the same, and less than four images.
+    """
+    scores, difficulty = numbers.finite(scores), numbers.finite(difficulty, "difficulty")
+    shares = numbers.finite(shares, "shares", "[N, C]")
+    if shares.shape != (len(scores), len(names)) or difficulty.shape != scores.shape:
+        raise ValueError(
+            f"shares are {list(shares.shape)} and difficulties {list(difficulty.shape)} for "
+            f"{len(scores)} scores and {len(names)} classes"
+        )
+    count = numbers.count(len(scores), "the number of images", 4)
+    _refuse_constant(scores)
+    values = {"difficulty: the references' loss": difficulty}
     for k, name in enumerate(names):
-        if (own[:, 2 * n + k] > 0).mean() >= 0.5:
-            values[f"share of {name}"] = own[:, 2 * n + k]
+        if (shares[:, k] > 0).mean() >= 0.5:
+            values[f"share of {name}"] = shares[:, k]
     out = {}
     for name, value in values.items():
-        rank = float(spearmanr(value, scores[of.member]).statistic)
+        rank = float(spearmanr(value, scores).statistic)
         half = 1.96 * np.sqrt((1 + rank**2 / 2) / (count - 3))
         middle = np.arctanh(np.clip(rank, -1 + 1e-9, 1 - 1e-9))
         low, high = np.tanh([middle - half, middle + half])

@@ -1,6 +1,7 @@
 """Online attacks: the attacker trains networks on the very images in question, half of them each.
 
-Carlini et al., "Membership inference attacks from first principles", IEEE S&P 2022, section V.
+Carlini et al., "Membership inference attacks from first principles", IEEE S&P 2022, section V. The
+structured form is ours: a regression on zones, its references halfway between in and out.
 """
 
 from __future__ import annotations
@@ -8,13 +9,18 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from segleak_utils.attacks import calibration
 from segleak_utils.attacks.contests import Attack
+from segleak_utils.attacks.references import Case, structured_features
 from segleak_utils.checks import numbers
 
 ONLINE = "LiRA, online, fixed variance"
 OFFLINE = "LiRA, offline, the same networks"
+STRUCTURED = "structured regression, online"
 
 
 def halves(n_images: int, n_networks: int, seed: int) -> np.ndarray:
@@ -73,3 +79,65 @@ def online_attacks(target: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -
     # a likelihood ratio of 1; offline, as far above the others as they lie around their mean
     thresholds = {ONLINE: 0.0, OFFLINE: 1.0}
     return [Attack(name, "confidence", s, thresholds[name]) for name, s in scores.items()]
+
+
+def by_side(said: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What networks in pairs say, parted by who was trained on the image: [K/2,N,...] both.
+
+    said: [K,N,...]; inside: bool [K,N]. Of each pair (0 and 1, 2 and 3, ...) one network was
+    trained on the image and the other was not, else ValueError. So each image has as many on
+    either side, also when a pair is left out.
+
+    >>> inside = np.array([[True, False], [False, True]])
+    >>> by_side(np.array([[1, 2], [3, 4]]), inside)
+    (array([[1, 4]]), array([[3, 2]]))
+    """
+    said, inside = np.asarray(said), np.asarray(inside)
+    if inside.dtype != bool or inside.ndim != 2 or said.shape[:2] != inside.shape:
+        found = f"{list(said.shape)} and {inside.dtype} {list(inside.shape)}"
+        raise ValueError(f"said and inside are {found}; expected [K, N, ...] and bool [K, N]")
+    if len(inside) % 2 or not len(inside) or (inside[::2] == inside[1::2]).any():
+        raise ValueError(
+            "inside: expected networks in pairs, one trained on each image and one not; see "
+            "`halves` for others, which `online_attacks` takes"
+        )
+    first = inside[::2].reshape(len(inside) // 2, -1, *[1] * (said.ndim - 2))
+    return np.where(first, said[::2], said[1::2]), np.where(first, said[1::2], said[::2])
+
+
+def structured_model(said: np.ndarray, inside: np.ndarray) -> Pipeline:
+    """A logistic regression, learned on each of the attacker's networks in the victim's place.
+
+    said: [K,N,6C], `references.of_zones` of networks in pairs; inside: bool [K,N]. It sees
+    `references.structured_features`, with all other pairs for references: one of each pair was
+    trained on the image, so that their mean lies halfway between in and out. The pair's own other
+    half is left out: it is out where its partner is in, and would give the label away. ValueError
+    for less than three pairs, and as `by_side`.
+    """
+    said = numbers.finite(said, "said", "[K, N, 6C]")
+    by_side(said, inside)  # refuses what is not in pairs
+    if len(said) < 6:
+        raise ValueError(f"{len(said)} networks; expected at least six, in pairs")
+    rows = []
+    for k, (own, member) in enumerate(zip(said, inside, strict=True)):
+        others = np.delete(said, [k - k % 2, k - k % 2 + 1], 0)
+        rows.append(structured_features(Case(own, others, member)))
+    # many more rows than features: no penalty need be chosen
+    model = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky"))
+    return model.fit(np.concatenate(rows), np.concatenate(list(inside)))
+
+
+def structured_scores(model: Pipeline, own: np.ndarray, said: np.ndarray) -> np.ndarray:
+    """Scores [N] by a `structured_model` of what the victim said [N,6C], beside its networks."""
+    nobody = np.arange(len(own)) % 2 == 0  # who is a member is not looked at
+    return model.decision_function(structured_features(Case(own, said, nobody)))
+
+
+def structured_online(own: np.ndarray, said: np.ndarray, inside: np.ndarray) -> Attack:
+    """The structured online attack on one victim: `structured_model` and `structured_scores`.
+
+    own: [N,6C], of the victim; said: [K,N,6C] and inside: bool [K,N], of the attacker's networks,
+    in pairs. ValueError as they raise, and for other images or the victim among the networks.
+    """
+    scores = structured_scores(structured_model(said, inside), own, said)
+    return Attack(STRUCTURED, "class losses + references'", scores, 0.0, rule="as likely in as out")

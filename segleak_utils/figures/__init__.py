@@ -38,6 +38,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "render_difficulty",
             "render_growth",
             "render_leak_maps",
+            "render_own_scores",
+            "render_shares_above",
+            "render_twice",
             "render_two_attackers",
         ],
         "scenes": [

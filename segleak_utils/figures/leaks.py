@@ -1,4 +1,4 @@
-"""The pictures of notebook 06: where a victim leaks, for whom, and how leakage grows."""
+"""The pictures of notebooks 06 and 07: where a victim leaks, for whom, and how leakage grows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from segleak_utils.figures.scenes import bare, show_picture
-from segleak_utils.figures.style import LOOKS, LOSS_LABEL, MEMBER, NONMEMBER, axes_of, styled
+from segleak_utils.figures.style import (
+    LOOKS,
+    LOSS_LABEL,
+    MEMBER,
+    NONMEMBER,
+    axes_of,
+    looks_of,
+    styled,
+)
 from segleak_utils.metrics import Interval
 
 
@@ -133,4 +141,75 @@ def render_bounds(rows: Sequence[tuple[str, float | None, float, float]]) -> Fig
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.grid(False, axis="y")
     figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled
+def render_own_scores(images: Mapping[str, tuple[np.ndarray, np.ndarray]], xlabel: str) -> Figure:
+    """Scores [K] of one image by K networks, above those trained on it (bool [K]), below others.
+
+    With the two normal distributions that an image's own AUC is told from.
+    """
+    figure, axes = axes_of(len(images), 1, sharex=True, figsize=(8.2, 1.35 * len(images) + 0.9))
+    everything = np.concatenate([scores for scores, _ in images.values()])
+    x = np.linspace(everything.min(), everything.max(), 300)
+    for axis, (name, (scores, inside)) in zip(axes[:, 0], images.items(), strict=True):
+        for kind, sign, colour, marker, told in (
+            (inside, 1, MEMBER, "o", "trained on it"),
+            (~inside, -1, NONMEMBER, "x", "not trained on it"),
+        ):
+            own = scores[kind]
+            axis.scatter(own, np.full(len(own), 0.18 * sign), c=colour, marker=marker, s=22,
+                         label=f"{told} ({len(own)} networks)")  # fmt: skip
+            bell = np.exp(-(((x - own.mean()) / own.std(ddof=1)) ** 2) / 2)
+            axis.fill_between(x, 0, sign * bell, color=colour, alpha=0.2, lw=0)
+        axis.axhline(0, color="#444444", lw=0.8)
+        axis.set(ylim=(-1.1, 1.1), ylabel="networks")
+        axis.set_yticks([-0.5, 0.5], ["out", "in"])
+        axis.set_title(name, loc="left", fontsize=10)
+    axes[-1, 0].set_xlabel(xlabel)
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+@styled
+def render_shares_above(
+    curves: Mapping[str, np.ndarray], chance: np.ndarray, level: float | None = None
+) -> Figure:
+    """Share of images whose own AUC [N] lies above a, for each a; grey: labels dealt out anew.
+
+    level: an `a` that is marked, with where each curve stands there.
+    """
+    figure, axes = axes_of(figsize=(8.2, 3.9))
+    axis = axes[0, 0]
+    a = np.linspace(0, 1, 401)
+    by_chance = _above(chance, a)
+    axis.fill_between(a, 0, by_chance, color="#bbbbbb", lw=0, alpha=0.7, label="by chance alone")
+    for (name, areas), (colour, _, dash) in zip(curves.items(), looks_of(curves, 2), strict=True):
+        axis.plot(a, _above(areas, a), color=colour, ls=dash, label=name)
+        if level is not None:
+            axis.plot(level, (areas > level).mean(), "o", color=colour, ms=7)
+    if level is not None:
+        axis.axvline(level, color="#444444", lw=1, ls="--")
+    axis.set(xlim=(0.2, 1), ylim=(0, 1), xlabel="a, an image's own AUC")
+    axis.set_ylabel("share of images above a")
+    axis.legend(loc="lower left")
+    return figure
+
+
+def _above(areas: np.ndarray, a: np.ndarray) -> np.ndarray:
+    return (areas[None] > a[:, None]).mean(1)
+
+
+@styled
+def render_twice(first: np.ndarray, second: np.ndarray, xlabel: str, ylabel: str) -> Figure:
+    """The same images measured twice, float [N] both: a mark an image."""
+    figure, axes = axes_of(figsize=(5.6, 5.2))
+    axis = axes[0, 0]
+    axis.scatter(first, second, s=12, c=MEMBER, alpha=0.45, lw=0, rasterized=True)
+    ends = [min(first.min(), second.min()), max(first.max(), second.max())]
+    axis.plot(ends, ends, color="#444444", lw=1, ls="--", label="equal")
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.legend(loc="upper left")
     return figure

@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "binormal": ["binormal_auc"],
         "calibration": ["calibration_counts", "calibration_error"],
+        "crossed": ["mean_auc", "mean_tpr"],
         "epsilon": [
             "Bound",
             "OneRun",

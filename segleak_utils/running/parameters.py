@@ -130,6 +130,13 @@ class BeyondThePaper(Common):
     n_boot: _integer(200, 20_000) = 2000
 
 
+class WhoIsAtRisk(Common):
+    """07_who_is_at_risk; ``n_networks`` are those of the attacker who never saw the images."""
+
+    victim_seed: _integer(0, 2) = 0
+    n_networks: _integer(1, 8) = 2
+
+
 class AuditYourModel(Common):
     """09_audit_your_model; ``n_members`` of the default victim are audited beside twice as many
     non-members. ``config`` is an audit.yml of your own instead, seen from notebooks/."""
@@ -147,6 +154,7 @@ MODELS: dict[str, type[Common]] = {
     "04_defenses": Defenses,
     "05_roc_analysis": RocAnalysis,
     "06_beyond_the_paper": BeyondThePaper,
+    "07_who_is_at_risk": WhoIsAtRisk,
     "09_audit_your_model": AuditYourModel,
 }
 

@@ -2,7 +2,8 @@
 
 For every scene half of the networks were trained on it and half were not, so that its own risk can
 be told, and not only that of the pool (Knolle et al., Nature 2026). A finished network is a file of
-what it says of all scenes; a run that was stopped goes on with what is missing. Some are shipped.
+what it says of all scenes; a run that was stopped goes on with what is missing. Those of the
+default plan are shipped.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from segleak_utils import attacks
 from segleak_utils.attacks.contests import GLOBAL
 from segleak_utils.attacks.references import of_zones
 from segleak_utils.checks import numbers
-from segleak_utils.data import Scenes
+from segleak_utils.data import VOID, Scenes
 from segleak_utils.metrics import binormal_auc
-from segleak_utils.studies import networks
+from segleak_utils.representations import class_shares, near_boundary
+from segleak_utils.studies import beyond, networks
 from segleak_utils.studies.experiment import CITY
 from segleak_utils.studies.plan import Plan
 from segleak_utils.studies.shelf import manifest, write_manifest
@@ -39,6 +41,7 @@ from segleak_utils.whole import sha256, write_whole
 VERSION = 1  # part of every network's key: raise it when its numbers change
 START = 180_000  # scenes that no other network is trained on or attacked with
 SEED = 80
+SHIPPED = beyond.RESULTS.parent / "risk"
 WAYS = ("plain", "flipped")  # how each network is asked about each scene
 LEVELS = (0.6, 0.7, 0.8, 0.9, 0.95)  # of an AUC, above which scenes are counted
 BY_CHANCE = 20  # times that labels are dealt out anew
@@ -97,24 +100,22 @@ def scenes(plan: Plan) -> tuple[Scenes, Scenes]:
 def answers(plan: Plan, k: int) -> dict[str, NDArray]:
     """What the k-th network says of all scenes: shipped, from ``build/risk``, or after a training.
 
-    losses: float16 [2,N,2C]; shares: float16 [N,2C]; miou: float64 [2], as in `Halves`.
+    losses: float16 [2,N,2C]; miou: float64 [2], as in `Halves`.
     """
     of, held_out = scenes(plan)
     chosen = inside(k + 2 - k % 2, len(of))[k]
     name, key = f"network-{k:02}", key_of(plan, k, chosen, of, held_out)
     folder = plan.build / "risk"
-    for place in (plan.weights / "risk", folder):
+    for place in (SHIPPED, folder):
         known = _kept(place, name, key)
         if known is not None:
             return known
     own = replace(plan, weights=folder / name)
     parts = [of.subset(np.flatnonzero(which)) for which in (chosen, ~chosen)]
     network = networks.load_or_train(own, name, *parts, held_out, seed=SEED + k)
-    said = [_by_zone(network.model, one) for one in (of, _flipped(of))]
     mious = network.meta["metrics"]
     found = {
-        "losses": np.stack([losses for losses, _ in said]),
-        "shares": np.ascontiguousarray(said[0][1]),  # safetensors stores a slice's bytes wrongly
+        "losses": np.stack([_by_zone(network.model, one) for one in (of, _flipped(of))]),
         "miou": np.array([mious["member_miou"], mious["nonmember_miou"]]),
     }
     path = folder / f"{name}.safetensors"
@@ -143,19 +144,32 @@ def grid(
     What is there is not trained again. All workers of a cluster need this checkout and the plan's
     folders. ConnectionError where no cluster answers.
     """
-    of, _ = scenes(plan)  # before two workers draw the same ones
-    chosen = inside(n_networks, len(of))
+    scenes(plan)  # before two workers draw the same ones
+    inside(n_networks, 2)  # refuses an odd number before anything is trained
     begun, build = time.monotonic(), str(plan.build)
     with engine(cluster):
         work = joblib.Parallel(n_jobs=jobs or os.cpu_count(), return_as="generator_unordered")
         for k in work(joblib.delayed(_alone)(plan, k, build) for k in range(n_networks)):
             minutes = (time.monotonic() - begun) / 60
             print(f"network {k}: done, {minutes:.1f} minutes of this run", flush=True)
+    return collect(plan, n_networks)
+
+
+def collect(plan: Plan, n_networks: int | None = None) -> Halves:
+    """What so many networks said; what is missing is trained here and now.
+
+    None: as many as are shipped. ValueError where none is.
+    """
+    if n_networks is None:
+        n_networks = len(manifest(SHIPPED))
+        if not n_networks:
+            raise ValueError(f"{SHIPPED} holds no networks' answers; give their number")
+    of, _ = scenes(plan)
     found = [answers(plan, k) for k in range(n_networks)]
     return Halves(
-        chosen,
+        inside(n_networks, len(of)),
         np.stack([one["losses"] for one in found]).astype(np.float32),
-        found[0]["shares"].astype(np.float32),
+        _shares(of),
         np.stack([one["miou"] for one in found]),
         tuple(of.ids),
     )
@@ -241,12 +255,19 @@ def _kept(folder: Path, name: str, key: str) -> dict[str, NDArray] | None:
     return load_file(path)
 
 
-def _by_zone(model: nn.Module, of: Scenes) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
-    """Parts of the mean loss, and shares of the pixels, by zone: float16 [N,2C] both."""
+def _by_zone(model: nn.Module, of: Scenes) -> NDArray[np.float16]:
+    """Parts of the mean loss by zone: float16 [N,2C]."""
     parts = attacks.ask_in_parts(model, of, of.subset(range(0)))
-    zones = np.concatenate([of_zones(part) for part in parts]).astype(np.float16)
-    n = zones.shape[1] // 3
-    return zones[:, n : 2 * n], zones[:, 2 * n :]
+    return np.concatenate([np.split(of_zones(part), 3, 1)[1] for part in parts]).astype(np.float16)
+
+
+def _shares(of: Scenes) -> NDArray[np.float32]:
+    """Shares of the labelled pixels by zone: float32 [N,2C]."""
+    found = []
+    for _, masks in of.batches(64):
+        near = near_boundary(masks) & (masks != VOID)
+        found.append(class_shares(masks + of.n_classes * near, 2 * of.n_classes).numpy())
+    return np.concatenate(found)
 
 
 def _flipped(of: Scenes) -> Scenes:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segleak_utils.attacks.online import halves, online_attacks
+from segleak_utils import metrics
+from segleak_utils.attacks import calibration
+from segleak_utils.attacks.online import (
+    by_side,
+    halves,
+    online_attacks,
+    structured_model,
+    structured_online,
+    structured_scores,
+)
+from segleak_utils.attacks.references import Case, structured_features
 
 
 def test_every_image_is_in_half_of_the_networks():
@@ -47,3 +57,75 @@ def test_what_online_attacks_cannot_compare_is_refused(change, found):
     good = {"target": np.zeros(2), "theirs": theirs, "inside": inside}
     with pytest.raises(ValueError, match=found):
         online_attacks(**good | change)
+
+
+def said(rng: np.random.Generator, n_pairs: int, n: int, leak: float) -> tuple:
+    """Features of four zones by networks in pairs: two of the zones leak."""
+    first = rng.random((n_pairs, n)) < 0.5
+    inside = np.stack([first, ~first], 1).reshape(2 * n_pairs, n)
+    hard = rng.gamma(4, 0.1, (n, 4))
+    shares = rng.dirichlet(np.ones(4), n)
+    shares[: n // 2, 3] = 0  # a zone that half of the images have not
+    shares /= shares.sum(1, keepdims=True)
+    noise = np.exp(rng.normal(0, [0.1, 0.1, 1, 0.1], (2 * n_pairs, n, 4)))
+    mean = hard * noise * np.exp(-leak * inside[..., None] * [1, 0.5, 0, 0]) * (shares > 0)
+    total = mean * shares
+    return np.concatenate([mean, total, np.broadcast_to(shares, mean.shape)], -1), inside
+
+
+def test_the_structured_attack_finds_more_than_the_mean_does():
+    known, inside = said(np.random.default_rng(0), 9, 400, leak=0.15)
+    attack = structured_online(known[0], known[2:], inside[2:])
+    plain = calibration.confidence(known[..., 4:8].sum(-1))
+    lira = online_attacks(plain[0], plain[2:], inside[2:])[0]
+    ahead = metrics.paired_auc_difference(attack.scores, lira.scores, inside[0], seed=0)
+    assert ahead.low > 0
+    right = metrics.balanced_accuracy_at(attack.scores, inside[0], attack.threshold)
+    assert right.low > 0.5
+    again = structured_online(known[0], known[2:], inside[2:])
+    np.testing.assert_array_equal(attack.scores, again.scores)
+
+
+def test_the_structured_attack_finds_nothing_where_nothing_is():
+    areas = []
+    for seed in range(8):
+        known, inside = said(np.random.default_rng(seed), 5, 300, leak=0.0)
+        scores = structured_online(known[0], known[2:], inside[2:]).scores
+        areas.append(metrics.auc(scores, inside[0]))
+    assert sum(area.contains(0.5) for area in areas) >= 6
+    assert abs(np.mean([area.value for area in areas]) - 0.5) < 0.03
+
+
+def test_partners_are_told_apart_and_left_out():
+    known, inside = said(np.random.default_rng(0), 4, 50, leak=0.3)
+    within, out = by_side(known, inside)
+    assert (within[0, inside[0]] == known[0, inside[0]]).all()
+    assert (out[0, inside[0]] == known[1, inside[0]]).all()
+    # the partner would be a trace of the label in the mean: without it the two kinds are alike
+    model = structured_model(known, inside)
+    beside = structured_scores(model, known[0], known[2:])
+    by_hand = structured_features(Case(known[0], known[2:], inside[0]))
+    np.testing.assert_array_equal(beside, model.decision_function(by_hand))
+    rows = [
+        structured_features(Case(known[k], np.delete(known, [k // 2 * 2, k // 2 * 2 + 1], 0), m))
+        for k, m in enumerate(inside)
+    ]
+    assert model.steps[0][1].mean_ == pytest.approx(np.concatenate(rows).mean(0))
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda k, i: (k[0], k[1:], i[1:]), "pairs"),
+        (lambda k, i: (k[2], k[2:], i[2:]), "own losses"),
+        (lambda k, i: (k[0], k[2:6], i[2:6]), "4 networks; expected at least six"),
+        (lambda k, i: (k[0], k[2:], ~np.eye(len(i) - 2, len(i[0]), dtype=bool)), "pairs"),
+        (lambda k, i: (k[0], k[2:], i[2:].astype(int)), "bool"),
+        (lambda k, i: (k[0, ::-1], k[2:], i[2:]), "different images"),
+        (lambda k, i: (k[0, :, :-1], k[2:], i[2:]), "expected"),
+        (lambda k, i: (np.full_like(k[0], np.nan), k[2:], i[2:]), "NaN"),
+    ],
+)
+def test_what_the_structured_attack_cannot_compare_is_refused(change, found):
+    with pytest.raises(ValueError, match=found):
+        structured_online(*change(*said(np.random.default_rng(0), 6, 30, leak=0.2)))

@@ -109,6 +109,14 @@ CASES = {
     "two_attackers": lambda: figures.render_two_attackers(
         RNG.random(150), RNG.random(150), MEMBER, (0.5, 0.6), 0.05
     ),
+    "own_scores": lambda: figures.render_own_scores(
+        {"a": (RNG.random(12), np.arange(12) % 2 == 0), "b": (RNG.random(12), np.arange(12) < 6)},
+        "score",
+    ),
+    "shares_above": lambda: figures.render_shares_above(
+        {"a": RNG.random(50), "b": RNG.random(50)}, RNG.random(200), 0.9
+    ),
+    "twice": lambda: figures.render_twice(RNG.random(50), RNG.random(50), "first", "second"),
     "growth": lambda: figures.render_growth({"p": {"x": SOME}}),
     "bounds": lambda: figures.render_bounds([("a", None, 1.5, 5.5), ("b", 1.0, 0.0, 5.5)]),
 }  # fmt: skip

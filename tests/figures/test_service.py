@@ -120,7 +120,9 @@ def test_what_is_packed_reads_back(shape):
     assert np.array_equal(Image.open(io.BytesIO(style.packed(pixels, 90))), pixels)
 
 
-@pytest.mark.parametrize("size", [(1.005, 2.37), (7.77, 3.333), (11.4, 3.9), (0.3, 0.29)])
+@pytest.mark.parametrize(
+    "size", [(1.005, 2.37), (7.77, 3.333), (11.4, 3.9), (0.3, 0.29), (8.2, 3.9)]
+)
 def test_a_figure_of_any_size_is_packed(size):
     saved, figure = io.BytesIO(), plt.figure(figsize=size)
     figure.savefig(saved, format="png", dpi=90)

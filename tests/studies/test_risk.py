@@ -72,10 +72,23 @@ def test_a_second_run_trains_nobody_and_a_damaged_file_is_named(plan, halves, mo
 
 @pytest.mark.slow
 def test_what_is_shipped_comes_first(plan, halves, monkeypatch):
-    shutil.copytree(plan.build / "risk", plan.weights / "risk")
+    shipped = plan.weights / "shipped"
+    shutil.copytree(plan.build / "risk", shipped)
+    monkeypatch.setattr(risk, "SHIPPED", shipped)
     monkeypatch.setenv("SEGLEAK_BUILD", str(plan.weights.parent / "other"))
     monkeypatch.setattr(risk.networks, "load_or_train", None)
     assert np.array_equal(risk.grid(plan, 2, jobs=1).losses, halves.losses)
+
+
+def test_the_shipped_networks_are_whole_pairs():
+    """Each file is the manifest's, and answers for as many scenes; the keys: notebook 07."""
+    known = risk.manifest(risk.SHIPPED)
+    assert sorted(known) == [f"network-{k:02}" for k in range(len(known))] and len(known) % 2 == 0
+    for name, entry in known.items():
+        said = risk._kept(risk.SHIPPED, name, entry["key"])
+        assert said["losses"].shape == (2, 800, 38) and said["losses"].dtype == np.float16
+        assert np.isfinite(said["losses"]).all() and said["losses"].min() >= 0
+        assert said["miou"][0] > said["miou"][1]
 
 
 def made(n_networks: int, n_images: int, exposed: int) -> risk.Halves:
