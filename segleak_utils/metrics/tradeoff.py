@@ -31,7 +31,7 @@ Curve = Callable[[NDArray], NDArray]  # false alarm rates [...] -> the largest T
 Interval = Literal["clopper-pearson", "joint-beta"]
 
 LARGEST_MU = 60.0  # epsilon is then beyond 1800: no count tells it from infinity
-NODES = 2000  # points of the posterior of the false alarm rate
+NODES = 400  # points of the posterior of the false alarm rate
 
 
 # ------------------------------------------------------------------------------------- the curves
