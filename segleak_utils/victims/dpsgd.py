@@ -154,12 +154,7 @@ def epsilon(
     >>> round(epsilon(12, 1.0, 16, 1e-4, accountant="rdp"), 2), epsilon(0, 1.0, 16, 1e-4)
     (1.19, inf)
     """
-    noise = numbers.real(noise_multiplier, "noise_multiplier", 0, LARGEST_NOISE)
-    if 0 < noise < SMALLEST_NOISE:
-        raise ValueError(f"noise_multiplier is {noise}; expected 0 or >= {SMALLEST_NOISE}")
-    rate = numbers.real(sampling_rate, "sampling_rate", 0, 1, ends="(]")
-    steps = numbers.count(steps, "steps", 1, LARGEST_STEPS)
-    delta = numbers.real(delta, "delta", *DELTAS)
+    noise, rate, steps, delta = _asked(noise_multiplier, sampling_rate, steps, delta)
     if accountant not in ("prv", "rdp"):
         raise ValueError(f"accountant {accountant!r}; expected 'prv' or 'rdp'")
     if noise == 0:
@@ -177,6 +172,16 @@ def epsilon(
             f"{steps} steps; expected a finite epsilon: use more noise or fewer steps"
         )
     return max(0.0, float(found))
+
+
+def _asked(noise_multiplier: float, sampling_rate: float, steps: int, delta: float) -> tuple:
+    noise = numbers.real(noise_multiplier, "noise_multiplier", 0, LARGEST_NOISE)
+    if 0 < noise < SMALLEST_NOISE:
+        raise ValueError(f"noise_multiplier is {noise}; expected 0 or >= {SMALLEST_NOISE}")
+    rate = numbers.real(sampling_rate, "sampling_rate", 0, 1, ends="(]")
+    steps = numbers.count(steps, "steps", 1, LARGEST_STEPS)
+    delta = numbers.real(delta, "delta", *DELTAS)
+    return noise, rate, steps, delta
 
 
 def _tight(noise: float, rate: float, steps: int, delta: float) -> float:
@@ -213,6 +218,7 @@ def promise(
     >>> promise(12, 1.0, 1.0, 16, 1e-4).accountant, promise(0.5, 1.0, 1.0, 2000, 1e-4).accountant
     ('prv', 'rdp')
     """
+    clip_norm = numbers.real(clip_norm, "clip_norm", 0, ends="()")
     asked, accountant = (noise_multiplier, sampling_rate, steps, delta), "prv"
     try:
         found = epsilon(*asked)
@@ -236,12 +242,12 @@ def privacy_loss(
     >>> round(float(losses @ chances), 2)  # mu 1: half its square
     0.5
     """
-    epsilon(noise_multiplier, sampling_rate, steps, delta, accountant="rdp")  # checks all four
-    if noise_multiplier == 0:
+    noise, rate, steps, delta = _asked(noise_multiplier, sampling_rate, steps, delta)
+    if noise == 0:
         raise ValueError("noise_multiplier is 0; expected more: without noise the loss is infinite")
-    _check_grid(noise_multiplier, sampling_rate, steps, delta)
+    _check_grid(noise, rate, steps, delta)
     counts = PRVAccountant()
-    counts.history = [(noise_multiplier, sampling_rate, steps)]
+    counts.history = [(noise, rate, steps)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = counts._get_dprv(eps_error=LOSS_ERROR, delta_error=delta / 1000)
