@@ -167,6 +167,7 @@ def test_with_the_goals_canaries_the_goals_are_met(choice):
         assert np.mean(shares) >= goal and max(shares) <= 1
 
 
+@pytest.mark.slow
 def test_sampled_members_are_audited_by_the_accountants_curve():
     found = audit(Double(SAMPLED, 2 * N), N)
     assert found.verdict.method == "accountant's curve, Clopper-Pearson"
@@ -253,8 +254,13 @@ def test_an_image_moves_the_sum_by_its_own_gradient_unless_images_are_mixed():
     clip = float(norms.min())
     assert faults.sum_moved(model, images, void, faults._shared, clip) > 1.2
     mixing = build_victim(Recipe(**RIGHT.model_dump() | {"norm": "batch"}), seed=0)
-    images[-1] = (torch.arange(32)[:, None] + torch.arange(64)) % 2
-    assert faults.sum_moved(mixing, images, masks, faults._own, 0.1) > 1.05
+    # with BatchNorm an image changes the gradients of the others, and so may move the sum further
+    for network, coupled in ((model, False), (mixing, True)):
+        whole, rest = (
+            faults._gradients(network, images[:n], masks[:n], faults._own, True) for n in (4, 3)
+        )
+        change = (whole[:3] - rest).norm() / rest.norm()
+        assert (change > 0.1) == coupled and (coupled or change < 1e-4)
 
 
 def test_opacus_layout_is_wrong_gradients_and_no_breach():
