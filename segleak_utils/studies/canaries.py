@@ -291,6 +291,12 @@ class Choice:
 
 
 Score = Callable[[NDArray[np.float64], Privacy], NDArray[np.float64]]
+Drawn = Callable[[np.random.Generator, Privacy, int], NDArray[np.bool_]]
+
+
+def poisson(rng: np.random.Generator, privacy: Privacy, n: int) -> NDArray[np.bool_]:
+    """Which of n records are in which step, bool [steps, n]: each by itself."""
+    return rng.random((privacy.steps, n)) < privacy.sampling_rate
 
 
 def rehearse(
@@ -298,6 +304,7 @@ def rehearse(
     n: int = N_CANARIES,
     *,
     score: Score = scores,
+    drawn: Drawn = poisson,
     seed: int = 1,
     level: float = 0.95,
     of: Family | None = None,
@@ -305,13 +312,14 @@ def rehearse(
     """Choose threshold and guesses on sums that are drawn as the training has promised.
 
     The threshold and the shares of guesses with the largest bounds, if n canaries did as those of
-    the rehearsal. No canary of the audit has a part in it, so nothing is spent.
+    the rehearsal. No canary of the audit has a part in it, so nothing is spent. `drawn`: as the
+    attacker believes that records are sampled, where that is not as promised.
     """
     rng, of = np.random.default_rng(seed), of or family(privacy)
     shape = privacy.steps, REHEARSED
     noise = privacy.noise_multiplier * rng.standard_normal((2, *shape))
-    drawn = rng.random(shape) < privacy.sampling_rate
-    inside, outside = score(noise[0] + drawn, privacy), score(noise[1], privacy)
+    inside = score(noise[0] + drawn(rng, privacy, REHEARSED), privacy)
+    outside = score(noise[1], privacy)
     both = np.concatenate([inside, outside])
     thresholds = np.quantile(both, np.concatenate([[0.002, 0.005], np.linspace(0.01, 0.995, 198)]))
     half = n // 2

@@ -97,6 +97,13 @@ class Double:
         return total
 
 
+def shuffled(rng: np.random.Generator, privacy: Privacy, n: int) -> NDArray[np.bool_]:
+    """Which of n records are in which step, bool [steps, n]: each in one of every epoch."""
+    steps = round(1 / privacy.sampling_rate)
+    places = rng.integers(0, steps, (privacy.steps // steps, 1, n))
+    return (places == np.arange(steps)[:, None]).reshape(-1, n)
+
+
 def shuffled_scores(sums: NDArray[np.float64], privacy: Privacy) -> NDArray[np.float64]:
     """The log-likelihood ratio if each record is in one step of every epoch: [steps, n] to [n]."""
     steps = round(1 / privacy.sampling_rate)
@@ -251,11 +258,13 @@ def audited(
     The attacker knows whether records are shuffled, and rehearses that.
     """
     of, out = canaries.family(privacy), []
-    score = shuffled_scores if fault == SHUFFLED else canaries.scores
+    score, drawn = canaries.scores, canaries.poisson
+    if fault == SHUFFLED:
+        score, drawn = shuffled_scores, shuffled
     for n in counts:
         numbers.count(n, "a number of canaries", canaries.LEAST)
         double = Double(privacy, 2 * n, fault=fault, moves=moves, seed=seed)
-        choice = canaries.rehearse(privacy, n, score=score, of=of)
+        choice = canaries.rehearse(privacy, n, score=score, drawn=drawn, of=of)
         seen = canaries.watch(double, n, seed=seed, times=times)
         out.append(canaries.judged(seen, choice, score=score, of=of, seed=seed))
     return out

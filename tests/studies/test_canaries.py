@@ -216,6 +216,11 @@ def test_shuffling_takes_every_record_once_an_epoch_and_poisson_does_not():
         counts = np.array(drawn).reshape(2, 8, 200).sum(1)
         assert (counts == 1).all() == same
 
+    drawn = faults.shuffled(np.random.default_rng(0), SAMPLED, 200)
+    assert (drawn.reshape(2, 8, 200).sum(1) == 1).all() and 10 < drawn[0].sum() < 45
+    drawn = canaries.poisson(np.random.default_rng(0), SAMPLED, 200)
+    assert drawn.shape == (16, 200) and drawn.mean() == pytest.approx(1 / 8, abs=0.03)
+
 
 def test_a_table_of_faults_says_from_how_many_canaries_on(monkeypatch):
     monkeypatch.setattr(faults, "image_moves", lambda plan: {faults.NONE: 1.0, faults.PIXELS: 9.0})
