@@ -28,6 +28,8 @@ from segleak_utils.victims.dpsgd import (
     epsilon,
     grid_points,
     per_image_loss,
+    physical_steps,
+    prepare,
     privacy_loss,
     promise,
     train_private_victim,
@@ -357,6 +359,17 @@ def test_what_is_promised_is_printed_before_the_first_epoch(monkeypatch, capsys)
     )
     train()
     assert not capsys.readouterr().out
+
+
+def test_a_training_that_is_prepared_promises_before_it_steps_and_steps_part_by_part():
+    parts = prepare(SMALL, but(PRIVATE, physical=5), scenes_of(16), seed=3)
+    assert parts.promised == promise(1, 1, 1.0, 2, 1e-4)  # all 16 in each of two steps
+    before = {k: v.clone() for k, v in parts.model.state_dict().items()}
+    parts.seed(3, 0)
+    losses = list(physical_steps(parts.model, parts.optimiser, parts.loader, 5))
+    assert sum(map(len, losses)) == 16 and max(map(len, losses)) <= 5
+    assert all((part > 0).all() and not part.requires_grad for part in losses)
+    assert not same_weights(before, parts.model)
 
 
 def test_rdp_answers_where_the_tight_accountant_cannot_and_says_so():
