@@ -277,7 +277,21 @@ def parser() -> argparse.ArgumentParser:
         "audit", add_help=False, allow_abbrev=False, help="your own model: audit --help has more"
     )
     epsilon = commands.add_parser("epsilon", help="what DP-SGD promised, and what attacks can show")
-    epsilon.add_argument("--canaries", action="store_true", help="trains with canaries, too")
+    epsilon.add_argument(
+        "--canaries",
+        nargs="?",
+        const=True,
+        default=False,
+        type=_at_least(64),
+        metavar="N",
+        help="trains with canaries, too; with N (10000): audits a training by its noisy sums alone",
+    )
+    which = epsilon.add_mutually_exclusive_group()
+    which.add_argument(
+        "--step", metavar="FILE.py:NAME", help="with --canaries N: your own training, see docs"
+    )
+    which.add_argument("--faults", action="store_true", help="the audit that goes red, instead")
+    which.add_argument("--tight", action="store_true", help="how tight it is, instead; trains")
     growth = commands.add_parser(
         "growth", help="leakage against members, epochs, augmentation, size"
     )
@@ -440,12 +454,12 @@ def dispatch(options: argparse.Namespace) -> int:
 
 def beyond_the_paper(options: argparse.Namespace) -> int:
     """Run one of the commands behind notebook 06; return its exit code."""
-    from segleak_utils.studies import beyond, camvid, epsilon, experiment, growth, online, risk
+    from segleak_utils.studies import beyond, camvid, experiment, growth, online, risk
 
     try:
         plan = experiment.plan_of(options.preset or "quick")
         if options.command == "epsilon":
-            epsilon.audit(plan, canaries=options.canaries)
+            return promises(options, plan)
         elif options.command == "growth":
             growth.growth(plan, jobs=options.jobs, cluster=options.cluster)
         elif options.command == "risk":
@@ -461,6 +475,24 @@ def beyond_the_paper(options: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"segleak: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def promises(options: argparse.Namespace, plan: object) -> int:
+    """Run one of the audits of DP-SGD; return its exit code, 3 for a promise that is refuted."""
+    from segleak_utils.studies import canaries, epsilon, faults, tightness
+
+    counted = options.canaries not in (True, False)
+    if options.step and not counted:
+        raise ValueError("--step FILE.py:NAME needs --canaries N, the number of canaries")
+    if options.faults:
+        print(faults.table(faults.rows(plan)))
+    elif options.tight:
+        tightness.measure(plan)
+    elif counted:
+        return canaries.command(plan, options.canaries, options.step)
+    else:
+        epsilon.audit(plan, canaries=options.canaries)
     return 0
 
 

@@ -310,6 +310,42 @@ call(
     n_nonmembers=COUNT,
     delta=SHARE,
 )
+COUNTED = {"hits": 9, "n_members": 20, "alarms": 2, "n_nonmembers": 30, "delta": 1e-4}
+for function in (metrics.gaussian_bound, metrics.joint_beta_bound):
+    call(
+        function,
+        lambda r: COUNTED | {"level": 0.9},
+        hits=COUNT,
+        n_members=COUNT,
+        alarms=COUNT,
+        n_nonmembers=COUNT,
+        delta=SHARE,
+        level=SHARE,
+    )
+for function in (metrics.guesses_bound, metrics.one_run_gaussian_bound):
+    call(
+        function,
+        lambda r: {"n": 20, "guesses": 9, "right": 7, "delta": 1e-4},
+        n=COUNT,
+        guesses=COUNT,
+        right=COUNT,
+        delta=SHARE,
+    )
+call(metrics.gaussian_epsilon, lambda r: {"mu": 0.5, "delta": 1e-4}, mu=POSITIVE, delta=SHARE)
+call(metrics.gaussian_mu, lambda r: {"epsilon": 0.5, "delta": 1e-4}, epsilon=POSITIVE, delta=SHARE)
+call(
+    metrics.one_run_gaussian,
+    lambda r: {
+        "scores": (s := scored(r))["scores"],
+        "included": s["member"],
+        "n_guesses": 9,
+        "delta": 1e-4,
+    },
+    scores=SCALED,
+    included=BOTH,
+    n_guesses=COUNT,
+    delta=SHARE,
+)
 call(
     metrics.one_run,
     lambda r: {
@@ -521,6 +557,18 @@ call(
     steps=COUNT | {"none": lambda x, r: 0},
     delta=SHARE | {"zero": lambda x, r: 0, "a half": lambda x, r: 0.5, "tiny": lambda x, r: 1e-300},
     accountant={"misspelt": lambda x, r: "gdp", "nothing": lambda x, r: None},
+)
+call(
+    dpsgd.promise,
+    lambda r: (
+        {"noise_multiplier": 2.0, "clip_norm": 1.0, "sampling_rate": 0.5, "steps": 4}
+        | {"delta": 1e-4}
+    ),
+    noise_multiplier=POSITIVE | {"too little": lambda x, r: 0.01},
+    clip_norm=POSITIVE | {"zero": lambda x, r: 0},
+    sampling_rate=SHARE | {"zero": lambda x, r: 0},
+    steps=COUNT | {"none": lambda x, r: 0},
+    delta=SHARE | {"zero": lambda x, r: 0, "a half": lambda x, r: 0.5, "tiny": lambda x, r: 1e-300},
 )
 
 

@@ -177,16 +177,23 @@ def one_run(
     >>> found.right, found.guesses, round(found.epsilon_low, 2)
     (100, 100, 3.49)
     """
+    delta, level = _delta(delta), numbers.level(level)
+    right, guesses, n = guessed(scores, included, n_guesses)
+    low, largest = (_one_run_low(n, guesses, r, delta, level) for r in (right, guesses))
+    return OneRun(low, right, guesses, n, delta, level, largest)
+
+
+def guessed(scores: ArrayLike, included: ArrayLike, n_guesses: int) -> tuple[int, int, int]:
+    """How many guesses are right, how many are made, and on how many canaries: see `one_run`.
+
+    >>> guessed(np.array([3.0, 1, 2, 0]), np.array([True, True, False, False]), n_guesses=2)
+    (2, 2, 4)
+    """
     scores = numbers.finite(scores)
     included = numbers.labels(included, len(scores), "included")
     n = numbers.count(len(scores), "the number of canaries", 1)
     n_guesses = numbers.count(n_guesses, "n_guesses", 1, n)
-    delta, level = _delta(delta), numbers.level(level)
-    if binomtest(int(included.sum()), n).pvalue < UNFAIR:
-        raise ValueError(
-            f"{included.sum()} of {n} canaries are included: that is no fair coin. The audit needs "
-            "each of them included with probability 1/2, independently"
-        )
+    check_coins(included)
     ascending, lowest = np.sort(scores), n_guesses // 2
     highest = n_guesses - lowest
     floor = ascending[n - highest - 1] if highest < n else -np.inf
@@ -194,8 +201,17 @@ def one_run(
     said_out = scores < ascending[lowest] if lowest else np.zeros(n, bool)
     guesses = int(said_in.sum() + said_out.sum())
     right = int((said_in & included).sum() + (said_out & ~included).sum())
-    low, largest = (_one_run_low(n, guesses, r, delta, level) for r in (right, guesses))
-    return OneRun(low, right, guesses, n, delta, level, largest)
+    return right, guesses, n
+
+
+def check_coins(included: NDArray[np.bool_]) -> None:
+    """Raise ValueError for canaries that no fair coin has put in or left out."""
+    n = len(included)
+    if binomtest(int(included.sum()), n).pvalue < UNFAIR:
+        raise ValueError(
+            f"{included.sum()} of {n} canaries are included: that is no fair coin. The audit needs "
+            "each of them included with probability 1/2, independently"
+        )
 
 
 def one_run_bound(
@@ -228,6 +244,18 @@ def one_run_p_value(n: int, guesses: int, right: int, epsilon: float, delta: flo
         below = np.cumsum(binom.pmf(np.arange(right - 1, -1, -1), guesses, chance))
         value += 2 * n * delta * (below / np.arange(1, right + 1)).max()
     return float(min(value, 1))
+
+
+def guesses_bound(n: int, guesses: int, right: int, delta: float, level: float = 0.95) -> float:
+    """Lower bound on epsilon from so many right guesses on n canaries: see `one_run`.
+
+    Raises ValueError as `one_run_p_value`, and for a level outside (0, 1).
+
+    >>> round(guesses_bound(1000, 100, 75, 1e-4), 2)
+    0.67
+    """
+    one_run_p_value(n, guesses, right, 0.0, delta)  # checks what it is given
+    return _one_run_low(n, guesses, right, _delta(delta), numbers.level(level))
 
 
 def _one_run_low(n: int, guesses: int, right: int, delta: float, level: float) -> float:

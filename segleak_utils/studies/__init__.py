@@ -4,7 +4,8 @@
 `shelf` holds the weights and `cache` what was computed, `asking` asks. On these stand `standard`
 (the contest of the notebooks), `beyond` (that of all attacks), `literature` (those of other papers)
 and `online`; `protected` (trainings with a defence) and `frontier` (what each defence costs);
-`growth`, `epsilon`, `costs`; `camvid`, `paper` and `published` on other data; `weights` trains what
+`growth`, `epsilon`, `costs`; `canaries` (the audit of a private training), `faults` (what turns it
+red) and `tightness`; `camvid`, `paper` and `published` on other data; `weights` trains what
 is shipped.
 """
 
@@ -17,9 +18,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "beyond",
         "cache",
         "camvid",
+        "canaries",
         "costs",
         "epsilon",
         "experiment",
+        "faults",
         "frontier",
         "growth",
         "literature",
@@ -32,6 +35,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "published",
         "shelf",
         "standard",
+        "tightness",
         "weights",
     ],
     submod_attrs={"networks": ["Network"], "plan": ["Plan", "Sizes"]},

@@ -71,6 +71,28 @@ def canary_run(
 ) -> Row:
     """Tune the public network on canaries, each in by a fair coin, and guess which ones were.
 
+    Raises ValueError as `canary_scores`, which trains.
+    """
+    of = {"n": n, "mislabelled": mislabelled, "seed": seed}
+    scores, included, (promised, delta) = canary_scores(plan, variant, **of)
+    bound = one_run(scores, included, round(GUESSED * n), delta, level)
+    return Row(_canary_name(variant, mislabelled), DIFFERENCE, protected.finite(promised), bound)
+
+
+def _canary_name(variant: str, mislabelled: bool) -> str:
+    return f"canaries-{variant}" + "-mislabelled" * mislabelled
+
+
+def canary_scores(
+    plan: Plan,
+    variant: str = "tuned-12",
+    *,
+    n: int = N_CANARIES,
+    mislabelled: bool = False,
+    seed: int = 0,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], tuple[float, float]]:
+    """Scores [n] of images as canaries, their coins [n], and the promised epsilon and delta.
+
     The training is the variant's, with all included canaries in a step and no other member. A
     canary's score is the public network's global loss minus the tuned one's. Trained once (some
     minutes) and cached; an interrupted training goes on. Raises ValueError for a variant that is
@@ -96,7 +118,7 @@ def canary_run(
         "recipe": how.recipe(plan),
         "private": private,
     }
-    name = f"canaries-{variant}" + "-mislabelled" * mislabelled
+    name = _canary_name(variant, mislabelled)
     members = canaries.subset(np.flatnonzero(included))
     checkpoint = plan.build / "checkpoints" / f"{name}-{members.digest[:8]}.pt"
 
@@ -123,9 +145,7 @@ def canary_run(
 
     found = cached(plan.build, "canaries", key, compute)
     checkpoint.unlink(missing_ok=True)
-    epsilon, delta = found["promise"].tolist()
-    bound = one_run(found["scores"], included, round(GUESSED * n), delta, level)
-    return Row(name, DIFFERENCE, protected.finite(epsilon), bound)
+    return found["scores"], included, tuple(found["promise"].tolist())
 
 
 # -------------------------------------------------------------------------------------- the table

@@ -11,16 +11,19 @@ import copy
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from opacus import GradSampleModule, PrivacyEngine
 from opacus.accountants import PRVAccountant, RDPAccountant
 from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV, compute_safe_domain_size
+from opacus.optimizers import DPOptimizer
 from opacus.utils.batch_memory_manager import BatchMemoryManager
 from opacus.validators import ModuleValidator
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
@@ -46,6 +49,7 @@ DELTAS = (1e-12, 1e-2)
 # Points of the tight accountant's grid: 8 million take 5 seconds and more than a gigabyte.
 LARGEST_GRID = 2**23
 EPSILON_ERROR = 0.01  # Opacus' own
+LOSS_ERROR = 0.05  # where a whole curve is asked for, many times
 
 
 def _none_or_enough(noise_multiplier: float) -> float:
@@ -89,7 +93,10 @@ class DPRecipe(BaseModel):
 
 @dataclass(frozen=True)
 class Privacy:
-    """What a training promises: (epsilon, delta) for adding or removing one image."""
+    """What a training promises: (epsilon, delta) for adding or removing one image.
+
+    `accountant` has computed it: ``rdp`` is somewhat pessimistic, where the tight one cannot.
+    """
 
     epsilon: float
     delta: float
@@ -97,6 +104,20 @@ class Privacy:
     clip_norm: float
     sampling_rate: float
     steps: int
+    accountant: str = "prv"
+
+    def __str__(self) -> str:
+        by = "" if self.accountant == "prv" else ", by RDP, since the tight accountant cannot do it"
+        if self.noise_multiplier == 0:
+            return "no noise, so nothing is promised (ε = ∞)"
+        return (
+            f"ε = {self.epsilon:.2f} at δ = {self.delta:g} after {self.steps} steps (noise "
+            f"multiplier {self.noise_multiplier:g}, rate {self.sampling_rate:g}{by})"
+        )
+
+
+class AccountantError(ValueError):
+    """An accountant cannot compute this epsilon: too large a grid, or no finite number."""
 
 
 def per_image_loss(logits: Tensor, masks: Tensor) -> Tensor:
@@ -133,12 +154,7 @@ def epsilon(
     >>> round(epsilon(12, 1.0, 16, 1e-4, accountant="rdp"), 2), epsilon(0, 1.0, 16, 1e-4)
     (1.19, inf)
     """
-    noise = numbers.real(noise_multiplier, "noise_multiplier", 0, LARGEST_NOISE)
-    if 0 < noise < SMALLEST_NOISE:
-        raise ValueError(f"noise_multiplier is {noise}; expected 0 or >= {SMALLEST_NOISE}")
-    rate = numbers.real(sampling_rate, "sampling_rate", 0, 1, ends="(]")
-    steps = numbers.count(steps, "steps", 1, LARGEST_STEPS)
-    delta = numbers.real(delta, "delta", *DELTAS)
+    noise, rate, steps, delta = _asked(noise_multiplier, sampling_rate, steps, delta)
     if accountant not in ("prv", "rdp"):
         raise ValueError(f"accountant {accountant!r}; expected 'prv' or 'rdp'")
     if noise == 0:
@@ -151,29 +167,91 @@ def epsilon(
             counts.history = [(noise, rate, steps)]
             found = counts.get_epsilon(delta)
     if not math.isfinite(found):
-        raise ValueError(
+        raise AccountantError(
             f"the {accountant} accountant gives {found} for noise {noise:g}, rate {rate:g} and "
             f"{steps} steps; expected a finite epsilon: use more noise or fewer steps"
         )
     return max(0.0, float(found))
 
 
+def _asked(noise_multiplier: float, sampling_rate: float, steps: int, delta: float) -> tuple:
+    noise = numbers.real(noise_multiplier, "noise_multiplier", 0, LARGEST_NOISE)
+    if 0 < noise < SMALLEST_NOISE:
+        raise ValueError(f"noise_multiplier is {noise}; expected 0 or >= {SMALLEST_NOISE}")
+    rate = numbers.real(sampling_rate, "sampling_rate", 0, 1, ends="(]")
+    steps = numbers.count(steps, "steps", 1, LARGEST_STEPS)
+    delta = numbers.real(delta, "delta", *DELTAS)
+    return noise, rate, steps, delta
+
+
 def _tight(noise: float, rate: float, steps: int, delta: float) -> float:
-    """The tight accountant's epsilon; ValueError where its grid is too large, or it gives up."""
-    points = grid_points(noise, rate, steps, delta)
+    """The tight accountant's epsilon; AccountantError where its grid is too large, or it fails."""
     asked = f"noise {noise:g}, rate {rate:g}, {steps} steps and delta {delta:g}"
     mend = 'use accountant="rdp", more noise or fewer steps'
-    if not points <= LARGEST_GRID:
-        raise ValueError(
-            f"the prv accountant needs a grid of {points:.2g} points for {asked}; expected at "
-            f"most {LARGEST_GRID:.2g}, about a gigabyte: {mend}"
-        )
+    _check_grid(noise, rate, steps, delta)
     counts = PRVAccountant()
     counts.history = [(noise, rate, steps)]
     try:
         return counts.get_epsilon(delta, eps_error=EPSILON_ERROR)
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"the prv accountant fails for {asked} ({error}): {mend}") from None
+        raise AccountantError(f"the prv accountant fails for {asked} ({error}): {mend}") from None
+
+
+def _check_grid(noise: float, rate: float, steps: int, delta: float) -> None:
+    points = grid_points(noise, rate, steps, delta)
+    asked = f"noise {noise:g}, rate {rate:g}, {steps} steps and delta {delta:g}"
+    mend = 'use accountant="rdp", more noise or fewer steps'
+    if not points <= LARGEST_GRID:
+        raise AccountantError(
+            f"the prv accountant needs a grid of {points:.2g} points for {asked}; expected at "
+            f"most {LARGEST_GRID:.2g}, about a gigabyte: {mend}"
+        )
+
+
+def promise(
+    noise_multiplier: float, clip_norm: float, sampling_rate: float, steps: int, delta: float
+) -> Privacy:
+    """What so many steps promise: by the tight accountant, or by RDP where that one cannot do it.
+
+    Raises ValueError as `epsilon` for what no training can be.
+
+    >>> promise(12, 1.0, 1.0, 16, 1e-4).accountant, promise(0.5, 1.0, 1.0, 2000, 1e-4).accountant
+    ('prv', 'rdp')
+    """
+    clip_norm = numbers.real(clip_norm, "clip_norm", 0, ends="()")
+    asked, accountant = (noise_multiplier, sampling_rate, steps, delta), "prv"
+    try:
+        found = epsilon(*asked)
+    except AccountantError:
+        found, accountant = epsilon(*asked, accountant="rdp"), "rdp"
+    return Privacy(
+        found, delta, noise_multiplier, clip_norm, sampling_rate, steps, accountant=accountant
+    )
+
+
+def privacy_loss(
+    noise_multiplier: float, sampling_rate: float, steps: int, delta: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The tight accountant's own privacy loss: losses [n], ascending, and their chances [n].
+
+    The loss is log P(sums | a member more) / P(sums | without), the chance that with the member.
+    `metrics.loss_curve` makes the trade-off curve of it. Raises ValueError as `epsilon`, and for no
+    noise.
+
+    >>> losses, chances = privacy_loss(2.0, 1.0, 4, 1e-4)
+    >>> round(float(losses @ chances), 2)  # mu 1: half its square
+    0.5
+    """
+    noise, rate, steps, delta = _asked(noise_multiplier, sampling_rate, steps, delta)
+    if noise == 0:
+        raise ValueError("noise_multiplier is 0; expected more: without noise the loss is infinite")
+    _check_grid(noise, rate, steps, delta)
+    counts = PRVAccountant()
+    counts.history = [(noise, rate, steps)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = counts._get_dprv(eps_error=LOSS_ERROR, delta_error=delta / 1000)
+    return found.domain.ts, np.maximum(found.pmf, 0)
 
 
 def grid_points(noise: float, rate: float, steps: int, delta: float) -> float:
@@ -187,7 +265,9 @@ def grid_points(noise: float, rate: float, steps: int, delta: float) -> float:
     """
     off = delta / 1000
     mechanism = PoissonSubsampledGaussianPRV(rate, noise)
-    span = compute_safe_domain_size([mechanism], [steps], EPSILON_ERROR, off)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # RDP's remark on its best order
+        span = compute_safe_domain_size([mechanism], [steps], EPSILON_ERROR, off)
     return float(2 * span * math.sqrt(steps * math.log(12 / off) / 2) / EPSILON_ERROR)
 
 
@@ -284,27 +364,40 @@ class _Augmented(Dataset):
         return image, mask
 
 
-def train_private_victim(
+@dataclass(frozen=True)
+class Prepared:
+    """A private training before its first step, and what it will have promised after its last.
+
+    `sampling` and `noise` are the generators of the batches and of the noise; augmentations draw
+    from torch's own. `layout` are the hooks of `_contiguous_inputs`.
+    """
+
+    model: GradSampleModule
+    optimiser: DPOptimizer
+    loader: DataLoader
+    sampling: torch.Generator
+    noise: torch.Generator
+    layout: list[RemovableHandle]
+    promised: Privacy
+
+    def seed(self, seed: int, epoch: int) -> None:
+        """A seed of its own for each source of random numbers and each epoch."""
+        for k, source in enumerate((self.sampling, self.noise, torch)):
+            source.manual_seed(3 * (seed * 100_003 + epoch) + k)
+
+
+def prepare(
     recipe: Recipe,
     private: DPRecipe,
     members: Scenes,
     *,
     seed: int,
-    start: dict[str, Tensor] | None = None,
-    checkpoint: Path | None = None,
-    progress: str | None = "victim",
-    line: int = 0,
-) -> tuple[nn.Module, list[dict], Privacy]:
-    """Train a victim by DP-SGD; return it, a history of one dict an epoch, and the promise.
+    start: Mapping[str, Tensor] | None = None,
+) -> Prepared:
+    """Network, optimiser and loader of `train_private_victim`, by Opacus, and the promise.
 
-    `start` are weights to begin with, of a public network: they must not have seen a member. What
-    the recipe does not train keeps them. The last weights count, and no held-out set is
-    asked: each look would have its price. With `checkpoint` an interrupted run goes on.
-
-    The noise comes from `seed`, so that a run can be repeated: the promise is one to somebody who
-    does not know the seed. A real release draws it from a secure source (Opacus' `secure_mode`).
-    Raises ValueError for BatchNorm, for fewer members than a batch, a delta of one over the number
-    of members or more, a damaged checkpoint, and whatever `epsilon` refuses.
+    The promise comes first: what the accountant refuses is better known before an epoch. Raises
+    ValueError as `train_private_victim`.
     """
     numbers.count(seed, "seed")
     model = build_victim(recipe, seed=seed)
@@ -340,16 +433,43 @@ def train_private_victim(
             max_grad_norm=private.clip_norm,
             noise_generator=noise,
         )
-    # before the training: what the accountant refuses is better known at once
-    steps = len(loader) * private.epochs
-    promised = Privacy(
-        epsilon(private.noise_multiplier, loader.sample_rate, steps, private.delta),
-        private.delta,
+    promised = promise(
         private.noise_multiplier,
         private.clip_norm,
         loader.sample_rate,
-        steps,
+        len(loader) * private.epochs,
+        private.delta,
     )
+    return Prepared(model, optimiser, loader, sampling, noise, layout, promised)
+
+
+def train_private_victim(
+    recipe: Recipe,
+    private: DPRecipe,
+    members: Scenes,
+    *,
+    seed: int,
+    start: dict[str, Tensor] | None = None,
+    checkpoint: Path | None = None,
+    progress: str | None = "victim",
+    line: int = 0,
+) -> tuple[nn.Module, list[dict], Privacy]:
+    """Train a victim by DP-SGD; return it, a history of one dict an epoch, and the promise.
+
+    `start` are weights to begin with, of a public network: they must not have seen a member. What
+    the recipe does not train keeps them. The last weights count, and no held-out set is
+    asked: each look would have its price. With `checkpoint` an interrupted run goes on.
+
+    The noise comes from `seed`, so that a run can be repeated: the promise is one to somebody who
+    does not know the seed. A real release draws it from a secure source (Opacus' `secure_mode`).
+    What will be promised is printed before the first epoch, if there is any progress to print.
+    Raises ValueError for BatchNorm, for fewer members than a batch, a delta of one over the number
+    of members or more, a damaged checkpoint, and whatever `promise` refuses.
+    """
+    parts = prepare(recipe, private, members, seed=seed, start=start)
+    if progress:
+        tqdm.write(f"{progress}: {parts.promised}")
+    model, optimiser = parts.model, parts.optimiser
     text = f"{recipe.model_dump_json()} {private.model_dump_json()} {members.digest} {seed}"
     text += _digest(start or {})
     run = {"identity": hashlib.sha256(text.encode()).hexdigest(), "history": []}
@@ -367,9 +487,8 @@ def train_private_victim(
     with bar, torch.random.fork_rng(devices=[]):
         while len(run["history"]) < private.epochs:
             epoch = len(run["history"])
-            for k, source in enumerate((sampling, noise, torch)):  # one seed each and epoch
-                source.manual_seed(3 * (seed * 100_003 + epoch) + k)
-            loss = _one_epoch(model, optimiser, loader, private.physical)
+            parts.seed(seed, epoch)
+            loss = _one_epoch(model, optimiser, parts.loader, private.physical)
             run["history"].append({"epoch": epoch + 1, "loss": loss})
             bar.set_postfix(loss=f"{loss:.3f}")
             bar.update()
@@ -377,13 +496,23 @@ def train_private_victim(
                 state = run | {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
                 replace_file(checkpoint, lambda part, state=state: torch.save(state, part))
     model.remove_hooks()
-    for hook in layout:
+    for hook in parts.layout:
         hook.remove()
-    return model._module.requires_grad_(True).eval(), run["history"], promised
+    return model._module.requires_grad_(True).eval(), run["history"], parts.promised
 
 
 def _one_epoch(model, optimiser, loader, physical: int) -> float:
-    total, count, device = 0.0, 0, device_of(model)
+    total, count = 0.0, 0
+    for losses in physical_steps(model, optimiser, loader, physical):
+        total, count = total + losses.sum().item(), count + len(losses)
+    return total / count
+
+
+def physical_steps(
+    model: GradSampleModule, optimiser: DPOptimizer, loader: DataLoader, physical: int
+) -> Iterator[Tensor]:
+    """One epoch: after each part of a batch that fits into memory, the losses of its images."""
+    device = device_of(model)
     memory = BatchMemoryManager(
         data_loader=loader, max_physical_batch_size=physical, optimizer=optimiser
     )
@@ -394,8 +523,7 @@ def _one_epoch(model, optimiser, loader, physical: int) -> float:
             losses.mean().backward()  # Opacus takes the mean apart again, image by image
             optimiser.step()
             optimiser.zero_grad()
-            total, count = total + losses.sum().item(), count + len(losses)
-    return total / count
+            yield losses.detach()
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:

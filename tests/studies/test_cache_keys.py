@@ -27,14 +27,16 @@ from segleak_utils.studies import (
     cache,
     epsilon,
     experiment,
+    faults,
     frontier,
     growth,
     literature,
     protected,
     standard,
+    tightness,
 )
 from segleak_utils.studies.networks import Network
-from segleak_utils.victims import Recipe, build_victim
+from segleak_utils.victims import Recipe, build_victim, dpsgd
 from segleak_utils.victims.dpsgd import DPRecipe
 from segleak_utils.whole import checksum
 
@@ -181,6 +183,24 @@ def canaries(given, public, canaries_, seed, recipe, private):
     epsilon.canary_run(plan_of(recipe=recipe), "tuned-12", n=64, seed=seed)
 
 
+def gradient_canaries(given, public, scenes_, recipe, private, run, n):
+    given.put("protected.public", lambda plan: network(public))
+    given.put("protected.public_scenes", lambda plan: (scenes(scenes_), scenes("held out")))
+    given.patch.setitem(
+        protected.TRAININGS, "tuned-12", protected.Training({}, private, tuned=True)
+    )
+    step = SimpleNamespace(privacy=dpsgd.promise(12, 1.0, 1.0, 16, 1e-4))
+    given.put("canaries.copy_of", lambda *_, **__: step)
+    tightness.watched(plan_of(recipe=recipe), run, n)
+
+
+def image_moves(given, public, scenes_, recipe, clip_norm):
+    some = SimpleNamespace(subset=lambda at: scenes(scenes_))
+    given.put("protected.public", lambda plan: network(public))
+    given.put("protected.public_scenes", lambda plan: (None, some))
+    faults.image_moves(plan_of(recipe=recipe), clip_norm)
+
+
 def growth_cell(_, members, nonmembers, shadow, axis, recipe, n_members):
     cell = growth.Cell(axis=axis, value="1", n_members=n_members, recipe=recipe)
     shadows = [network(shadow), network("second")]
@@ -190,6 +210,7 @@ def growth_cell(_, members, nonmembers, shadow, axis, recipe, n_members):
 RECIPES = {"recipe": (Recipe(), Recipe(epochs=1))}
 IMAGE_RECIPES = {"recipe": (ImageRecipe(), ImageRecipe(pool=4))}
 PRIVATE = DPRecipe(noise_multiplier=12, batch=16, epochs=1, lr=1e-3)
+RUN = tightness.Run("tuned-12", 12.0, 1.0, 0)
 STEPS: dict[str, tuple[Callable, dict[str, tuple]]] = {
     "loss maps": (loss_maps, {"network_": ("a", "b"), "scenes_": ("m", "o")}),
     "zones": (zones, {"network_": ("a", "b"), "scenes_": ("m", "o")}),
@@ -233,6 +254,21 @@ STEPS: dict[str, tuple[Callable, dict[str, tuple]]] = {
             "private": (PRIVATE, PRIVATE.model_copy(update={"lr": 2e-3})),
         },
     ),
+    "gradient canaries": (
+        gradient_canaries,
+        {
+            "public": ("p", "q"),
+            "scenes_": ("c", "d"),
+            **RECIPES,
+            "private": (PRIVATE, PRIVATE.model_copy(update={"lr": 2e-3})),
+            "run": (RUN, replace(RUN, added=0.75)),
+            "n": (100, 200),
+        },
+    ),
+    "image moves": (
+        image_moves,
+        {"public": ("p", "q"), "scenes_": ("c", "d"), **RECIPES, "clip_norm": (1.0, 2.0)},
+    ),
     "growth": (
         growth_cell,
         {
@@ -262,7 +298,10 @@ def entry_of(monkeypatch, tmp_path):
                     raise Asked(cache.entry(build, step, key).name)
                 return {f"{kind} {what}": np.zeros(4) for kind in KINDS for what in WHAT}
 
-            for module in (asking, beyond, epsilon, experiment, frontier, literature, standard):
+            for module in (
+                *(asking, beyond, epsilon, experiment, faults, frontier, literature, standard),
+                tightness,
+            ):
                 if hasattr(module, "cached"):
                     patch.setattr(module, "cached", stop)
             with pytest.raises(Asked) as asked:

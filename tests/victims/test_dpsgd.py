@@ -28,6 +28,10 @@ from segleak_utils.victims.dpsgd import (
     epsilon,
     grid_points,
     per_image_loss,
+    physical_steps,
+    prepare,
+    privacy_loss,
+    promise,
     train_private_victim,
 )
 
@@ -343,6 +347,49 @@ def test_a_training_says_what_it_promises(trained):
         next(model.parameters()).grad_sample is None
     )
     assert model(torch.rand(1, 3, 32, 64)).shape == (1, C, 32, 64)
+
+
+def test_what_is_promised_is_printed_before_the_first_epoch(monkeypatch, capsys):
+    said = []
+    monkeypatch.setattr(dpsgd, "_one_epoch", lambda *_: said.append(capsys.readouterr().out) or 1.0)
+    train_private_victim(SMALL, PRIVATE, scenes_of(), seed=3, progress="mine")
+    expected = epsilon(1, 0.5, 4, 1e-4)
+    assert (
+        said[0].startswith(f"mine: ε = {expected:.2f} at δ = 0.0001 after 4 steps") and not said[1]
+    )
+    train()
+    assert not capsys.readouterr().out
+
+
+def test_a_training_that_is_prepared_promises_before_it_steps_and_steps_part_by_part():
+    parts = prepare(SMALL, but(PRIVATE, physical=5), scenes_of(16), seed=3)
+    assert parts.promised == promise(1, 1, 1.0, 2, 1e-4)  # all 16 in each of two steps
+    before = {k: v.clone() for k, v in parts.model.state_dict().items()}
+    parts.seed(3, 0)
+    losses = list(physical_steps(parts.model, parts.optimiser, parts.loader, 5))
+    assert sum(map(len, losses)) == 16 and max(map(len, losses)) <= 5
+    assert all((part > 0).all() and not part.requires_grad for part in losses)
+    assert not same_weights(before, parts.model)
+
+
+def test_rdp_answers_where_the_tight_accountant_cannot_and_says_so():
+    found = promise(0.5, 1.0, 1.0, 2000, 1e-4)
+    assert found.accountant == "rdp"
+    assert found.epsilon == epsilon(0.5, 1.0, 2000, 1e-4, accountant="rdp")
+    assert "by RDP, since the tight accountant cannot" in str(found)
+    tight = promise(12, 0.5, 1.0, 16, 1e-4)
+    assert tight == Privacy(epsilon(12, 1.0, 16, 1e-4), 1e-4, 12, 0.5, 1.0, 16) != found
+    assert "RDP" not in str(tight) and "ε = 1.08" in str(tight)
+    assert "nothing is promised" in str(promise(0, 1.0, 1.0, 16, 1e-4))
+
+
+def test_a_privacy_loss_is_that_of_a_gaussian_where_all_are_in_each_step():
+    losses, chances = privacy_loss(4.0, 1.0, 16, 1e-4)  # mu 1
+    assert chances.sum() == pytest.approx(1, abs=1e-6) and (np.diff(losses) > 0).all()
+    mean, spread = losses @ chances, math.sqrt(losses**2 @ chances - (losses @ chances) ** 2)
+    assert (mean, spread) == pytest.approx((0.5, 1.0), abs=1e-3)
+    with pytest.raises(ValueError, match="without noise the loss is infinite"):
+        privacy_loss(0, 1.0, 16, 1e-4)
 
 
 @pytest.mark.slow
