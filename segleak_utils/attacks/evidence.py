@@ -254,6 +254,12 @@ def correlates(
     the image is to networks that never saw it (difficulty: [N], nats). 95 % intervals by Fisher's
     transformation (Bonett and Wright's variance). ValueError for other shapes, values that are not
     finite, scores that are all the same, and less than four images.
+
+    >>> rng = np.random.default_rng(0)
+    >>> shares, difficulty = rng.dirichlet([1, 1], 200), rng.random(200)
+    >>> found = correlates(shares, difficulty, difficulty**2, ["road", "car"])
+    >>> print(next(iter(found)), found["share of car"].contains(0))
+    difficulty: the references' loss True
     """
     scores, difficulty = numbers.finite(scores), numbers.finite(difficulty, "difficulty")
     shares = numbers.finite(shares, "shares", "[N, C]")

@@ -27,11 +27,13 @@ from segleak_utils.studies import (
     cache,
     epsilon,
     experiment,
+    exposure,
     faults,
     frontier,
     growth,
     literature,
     protected,
+    risk,
     standard,
     tightness,
 )
@@ -201,6 +203,14 @@ def image_moves(given, public, scenes_, recipe, clip_norm):
     faults.image_moves(plan_of(recipe=recipe), clip_norm)
 
 
+def online_scores(_, answers, n_networks, victims):
+    inside = risk.inside(10, 4)
+    shares = np.full((4, 6), 1 / 6, np.float32)
+    losses = np.full((10, 2, 4, 6), answers, np.float32)
+    halves = risk.Halves(inside, losses, shares, np.ones((10, 2)), tuple("abcd"))
+    exposure.online_scores(Plan(), halves, n_networks, victims)
+
+
 def growth_cell(_, members, nonmembers, shadow, axis, recipe, n_members):
     cell = growth.Cell(axis=axis, value="1", n_members=n_members, recipe=recipe)
     shadows = [network(shadow), network("second")]
@@ -214,6 +224,10 @@ RUN = tightness.Run("tuned-12", 12.0, 1.0, 0)
 STEPS: dict[str, tuple[Callable, dict[str, tuple]]] = {
     "loss maps": (loss_maps, {"network_": ("a", "b"), "scenes_": ("m", "o")}),
     "zones": (zones, {"network_": ("a", "b"), "scenes_": ("m", "o")}),
+    "online scores": (
+        online_scores,
+        {"answers": (0.5, 0.6), "n_networks": (6, 8), "victims": ([0, 1], [0, 2])},
+    ),
     "blind": (blind, {"members": ("m", "o"), "nonmembers": ("n", "o")}),
     "miou": (miou, {"answers": ("a", "b")}),
     "answers": (answers, {}),
@@ -299,7 +313,17 @@ def entry_of(monkeypatch, tmp_path):
                 return {f"{kind} {what}": np.zeros(4) for kind in KINDS for what in WHAT}
 
             for module in (
-                *(asking, beyond, epsilon, experiment, faults, frontier, literature, standard),
+                *(
+                    asking,
+                    beyond,
+                    epsilon,
+                    experiment,
+                    exposure,
+                    faults,
+                    frontier,
+                    literature,
+                    standard,
+                ),
                 tightness,
             ):
                 if hasattr(module, "cached"):

@@ -41,7 +41,7 @@ def test_nobody_is_attacked_by_itself_or_its_other_half():
         few = exposure.attackers(victim, 6, of=10)
         assert (few == theirs[:6]).all() and (few[::2] % 2 == 0).all()
     for n in (10, 7, 4):
-        with pytest.raises(ValueError, match="n_networks is|networks of 10; expected an even"):
+        with pytest.raises(ValueError, match=r"n_networks is|networks of 10; expected an even"):
             exposure.attackers(0, n, of=10)
 
 
