@@ -169,7 +169,7 @@ def test_every_slider_can_be_moved_to_every_stop(name, build, tmp_path):
     with execution._environ(execution.kernel_environment(build)):
         execution.run_notebook(path, out, {}, cell_timeout=600)
     executed = nbformat.read(out / "notebooks" / path.name, as_version=4)
-    assert execution.hidden_errors(executed) == [] and sweep.moved(executed) == SLIDERS[name]
+    assert execution.hidden_errors(executed) == [] and sweep.moved(executed) >= SLIDERS[name]
 
 
 def test_a_notebook_with_sliders_is_swept():
