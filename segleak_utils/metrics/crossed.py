@@ -35,7 +35,7 @@ def mean_auc(
     each by itself (Owen's pigeonhole bootstrap, 2007), which is somewhat too wide. ValueError for
     other shapes, scores that are not finite, or networks that are not in pairs.
 
-    >>> inside = np.array([[True, True, False, False], [False, False, True, True]])
+    >>> inside = np.stack([np.arange(40) < 20, np.arange(40) >= 20])
     >>> print(mean_auc(np.where(inside, 1.0, 0.0), inside, seed=0))
     1.00 [1.00, 1.00]
     """
