@@ -480,7 +480,7 @@ def beyond_the_paper(options: argparse.Namespace) -> int:
 
 def promises(options: argparse.Namespace, plan: object) -> int:
     """Run one of the audits of DP-SGD; return its exit code, 3 for a promise that is refuted."""
-    from segleak_utils.studies import canaries, epsilon, faults, tightness
+    from segleak_utils.studies import canary_audit, epsilon, faults, tightness
 
     counted = options.canaries not in (True, False)
     if options.step and not counted:
@@ -490,7 +490,7 @@ def promises(options: argparse.Namespace, plan: object) -> int:
     elif options.tight:
         tightness.measure(plan)
     elif counted:
-        return canaries.command(plan, options.canaries, options.step)
+        return canary_audit.command(plan, options.canaries, options.step)
     else:
         epsilon.audit(plan, canaries=options.canaries)
     return 0

@@ -102,6 +102,19 @@ def count(value: object, name: str, low: int = 0, high: int | None = None) -> in
     return found
 
 
+def counts(
+    hits: object, n_members: object, alarms: object, n_nonmembers: object
+) -> tuple[int, int, int, int]:
+    """Hits among so many members and alarms among so many non-members, as Python's own integers.
+
+    >>> counts(np.int8(3), 5, 0, 7)
+    (3, 5, 0, 7)
+    """
+    n = count(n_members, "n_members", 1, LARGEST)
+    m = count(n_nonmembers, "n_nonmembers", 1, LARGEST)
+    return count(hits, "hits", 0, n), n, count(alarms, "alarms", 0, m), m
+
+
 def real(
     value: object,
     name: str,

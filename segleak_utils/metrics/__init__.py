@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "one_run",
             "one_run_bound",
             "one_run_p_value",
+            "rate_limits",
         ],
         "grouped": ["group_numbers", "grouped_auc", "tpr_interval"],
         "intervals": ["Interval"],

@@ -66,10 +66,7 @@ def epsilon_bound(
     >>> epsilon_bound(40, 400, 200, 2000, delta=1e-4)  # 10 % of both: nothing can be said
     0.0
     """
-    n_members = numbers.count(n_members, "n_members", 1, numbers.LARGEST)
-    n_nonmembers = numbers.count(n_nonmembers, "n_nonmembers", 1, numbers.LARGEST)
-    hits = numbers.count(hits, "hits", 0, n_members)
-    alarms = numbers.count(alarms, "alarms", 0, n_nonmembers)
+    hits, n_members, alarms, n_nonmembers = numbers.counts(hits, n_members, alarms, n_nonmembers)
     delta, level = _delta(delta), numbers.level(level)
     found = _log_ratio(np.array([hits]), n_members, np.array([alarms]), n_nonmembers, delta, level)
     return max(0.0, float(found[0]))
@@ -130,11 +127,26 @@ def bound_at(
     return Bound(low, threshold, hits, n, alarms, m, delta, level, largest)
 
 
+def rate_limits(
+    hits: ArrayLike, n_members: int, alarms: ArrayLike, n_nonmembers: int, level: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The lower limit of the TPR and the upper one of the FPR: float64, of the counts' shape.
+
+    One-sided Clopper-Pearson limits that fail with probability (1 - level) / 2 each. Counts are
+    taken as they are: who has them checks them (`checks.numbers.counts`).
+
+    >>> [limit.round(3) for limit in rate_limits([0, 50], 100, [0, 100], 100)]
+    [array([0.   , 0.398]), array([0.036, 1.   ])]
+    """
+    half, hits, alarms = (1 - level) / 2, np.asarray(hits), np.asarray(alarms)
+    tpr = beta.ppf(half, np.maximum(hits, 1), n_members - hits + 1)
+    fpr = beta.ppf(1 - half, alarms + 1, np.maximum(n_nonmembers - alarms, 1))
+    return np.where(hits > 0, tpr, 0.0), np.where(alarms < n_nonmembers, fpr, 1.0)
+
+
 def _log_ratio(hits, n: int, alarms, m: int, delta: float, level: float) -> NDArray[np.float64]:
     """The bound of each pair of counts, below 0 (or -inf) where it says nothing."""
-    half = (1 - level) / 2
-    tpr = np.where(hits > 0, beta.ppf(half, np.maximum(hits, 1), n - hits + 1), 0.0)
-    fpr = np.where(alarms < m, beta.ppf(1 - half, alarms + 1, np.maximum(m - alarms, 1)), 1.0)
+    tpr, fpr = rate_limits(hits, n, alarms, m, level)
     with np.errstate(divide="ignore"):
         one = np.log(np.maximum(tpr - delta, 0)) - np.log(fpr)
         other = np.log(np.maximum(1 - fpr - delta, 0)) - np.log1p(-tpr)

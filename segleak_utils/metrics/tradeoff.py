@@ -25,7 +25,7 @@ from scipy.special import log_ndtr, ndtr, ndtri
 from scipy.stats import beta
 
 from segleak_utils.checks import numbers
-from segleak_utils.metrics.epsilon import OneRun, guessed
+from segleak_utils.metrics.epsilon import OneRun, guessed, rate_limits
 
 Curve = Callable[[NDArray], NDArray]  # false alarm rates [...] -> the largest TPR allowed [...]
 Interval = Literal["clopper-pearson", "joint-beta"]
@@ -168,15 +168,11 @@ def refuted_by(
     >>> refuted_by(gaussian_curve(0.5), 900, 1000, 100, 1000) > 0
     True
     """
-    n = numbers.count(n_members, "n_members", 1, numbers.LARGEST)
-    m = numbers.count(n_nonmembers, "n_nonmembers", 1, numbers.LARGEST)
-    hits, alarms = numbers.count(hits, "hits", 0, n), numbers.count(alarms, "alarms", 0, m)
+    hits, n, alarms, m = numbers.counts(hits, n_members, alarms, n_nonmembers)
     level = numbers.level(level)
     if interval == "clopper-pearson":
-        half = (1 - level) / 2
-        tpr = beta.ppf(half, hits, n - hits + 1) if hits else 0.0
-        fpr = beta.ppf(1 - half, alarms + 1, m - alarms) if alarms < m else 1.0
-        return float(tpr - curve(np.array([fpr]))[0])
+        tpr, fpr = rate_limits([hits], n, [alarms], m, level)
+        return float((tpr - curve(fpr))[0])
     if interval != "joint-beta":
         raise ValueError(f"interval {interval!r}; expected 'clopper-pearson' or 'joint-beta'")
     shares = (np.arange(NODES) + 0.5) / NODES

@@ -4,9 +4,10 @@
 `shelf` holds the weights and `cache` what was computed, `asking` asks. On these stand `standard`
 (the contest of the notebooks), `beyond` (that of all attacks), `literature` (those of other papers)
 and `online`; `protected` (trainings with a defence) and `frontier` (what each defence costs);
-`growth`, `epsilon`, `costs`; `canaries` (the audit of a private training), `faults` (what turns it
-red) and `tightness`; `camvid`, `paper` and `published` on other data; `weights` trains what
-is shipped.
+`growth`, `risk` and `exposure` (each image's own risk); `epsilon`, `costs`; `canaries`, `promises`,
+`proofs`, `copied` and `canary_audit` (the audit of a private training), `faults` (what turns it
+red) and `tightness`; `camvid`, `paper` and `published` on other data; `weights` trains what is
+shipped.
 """
 
 import lazy_loader
@@ -19,9 +20,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "cache",
         "camvid",
         "canaries",
+        "canary_audit",
+        "copied",
         "costs",
         "epsilon",
         "experiment",
+        "exposure",
         "faults",
         "frontier",
         "growth",
@@ -31,8 +35,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "patchattacks",
         "paper",
         "plan",
+        "promises",
+        "proofs",
         "protected",
         "published",
+        "risk",
         "shelf",
         "standard",
         "tightness",

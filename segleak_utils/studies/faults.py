@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from segleak_utils.checks import numbers
 from segleak_utils.data import VOID
-from segleak_utils.studies import canaries, protected
+from segleak_utils.studies import canaries, canary_audit, promises, proofs, protected
 from segleak_utils.studies.cache import cached
-from segleak_utils.studies.canaries import Audit, Canaries
+from segleak_utils.studies.canaries import Canaries
+from segleak_utils.studies.canary_audit import Audit
 from segleak_utils.studies.plan import Plan
 from segleak_utils.victims import Recipe, build_victim, dpsgd
 from segleak_utils.victims.dpsgd import Privacy
@@ -257,16 +258,16 @@ def audited(
 
     The attacker knows whether records are shuffled, and rehearses that.
     """
-    of, out = canaries.family(privacy), []
-    score, drawn = canaries.scores, canaries.poisson
+    of, out = promises.family(privacy), []
+    score, drawn = canaries.scores, proofs.poisson
     if fault == SHUFFLED:
         score, drawn = shuffled_scores, shuffled
     for n in counts:
         numbers.count(n, "a number of canaries", canaries.LEAST)
         double = Double(privacy, 2 * n, fault=fault, moves=moves, seed=seed)
-        choice = canaries.rehearse(privacy, n, score=score, drawn=drawn, of=of)
+        choice = proofs.rehearse(privacy, n, score=score, drawn=drawn, of=of)
         seen = canaries.watch(double, n, seed=seed, times=times)
-        out.append(canaries.judged(seen, choice, score=score, of=of, seed=seed))
+        out.append(canary_audit.judged(seen, choice, score=score, of=of, seed=seed))
     return out
 
 

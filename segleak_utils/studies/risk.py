@@ -97,12 +97,12 @@ def scenes(plan: Plan) -> tuple[Scenes, Scenes]:
     return everyone.subset(range(n)), everyone.subset(range(n, n + more))
 
 
-def answers(plan: Plan, k: int) -> dict[str, NDArray]:
+def answers(plan: Plan, k: int, drawn: tuple[Scenes, Scenes] | None = None) -> dict[str, NDArray]:
     """What the k-th network says of all scenes: shipped, from ``build/risk``, or after a training.
 
-    losses: float16 [2,N,2C]; miou: float64 [2], as in `Halves`.
+    losses: float16 [2,N,2C]; miou: float64 [2], as in `Halves`. drawn: `scenes`, if they are there.
     """
-    of, held_out = scenes(plan)
+    of, held_out = drawn or scenes(plan)
     chosen = inside(k + 2 - k % 2, len(of))[k]
     name, key = f"network-{k:02}", key_of(plan, k, chosen, of, held_out)
     folder = plan.build / "risk"
@@ -164,8 +164,8 @@ def collect(plan: Plan, n_networks: int | None = None) -> Halves:
         n_networks = len(manifest(SHIPPED))
         if not n_networks:
             raise ValueError(f"{SHIPPED} holds no networks' answers; give their number")
-    of, _ = scenes(plan)
-    found = [answers(plan, k) for k in range(n_networks)]
+    of, held_out = scenes(plan)
+    found = [answers(plan, k, (of, held_out)) for k in range(n_networks)]
     return Halves(
         inside(n_networks, len(of)),
         np.stack([one["losses"] for one in found]).astype(np.float32),

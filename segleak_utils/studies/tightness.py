@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from segleak_utils.metrics import guessed, guesses_bound, one_run_gaussian_bound
-from segleak_utils.studies import beyond, canaries, epsilon, protected
+from segleak_utils.studies import beyond, canaries, copied, epsilon, promises, proofs, protected
 from segleak_utils.studies.cache import cached
-from segleak_utils.studies.canaries import Proof
 from segleak_utils.studies.plan import ROOT, Plan
+from segleak_utils.studies.proofs import Proof
 from segleak_utils.victims import dpsgd
 from segleak_utils.victims.dpsgd import Privacy
 
@@ -88,7 +88,7 @@ def watched(plan: Plan, run: Run, n: int = canaries.N_CANARIES) -> dict[str, NDA
 
     "sums", "weights" [n] and of both "control" [m], "included" [n], "promise" (epsilon).
     """
-    step = canaries.copy_of(
+    step = copied.copy_of(
         plan,
         run.variant,
         noise_multiplier=run.noise_multiplier,
@@ -145,14 +145,14 @@ def lines_of(plan: Plan, run: Run, n: int = canaries.N_CANARIES) -> list[Line]:
     The way of a weight by Adam is rehearsed as the sums are.
     """
     found, privacy = watched(plan, run, n), _privacy(plan, run)
-    of = canaries.family(privacy)
+    of = promises.family(privacy)
     attackers = {SUMS: ("sums", canaries.scores)}
     if privacy.sampling_rate == 1:
         attackers[WEIGHTS] = ("weights", canaries.adam_path)
     out = []
     for attacker, (name, score) in attackers.items():
-        choice = canaries.rehearse(privacy, n, score=score, of=of)
-        proved = canaries.proofs(found[name], found["included"], privacy, choice, of=of)
+        choice = proofs.rehearse(privacy, n, score=score, of=of)
+        proved = proofs.proofs(found[name], found["included"], privacy, choice, of=of)
         out += [_line(plan, run, privacy, n, attacker, proof) for proof in proved]
     return out
 
@@ -185,8 +185,8 @@ def image_lines(plan: Plan, run: Run = RUNS[0], n: int = epsilon.N_CANARIES) -> 
         right, made, n = guessed(scores, included, round(epsilon.GUESSED * n))
         counts = f"{right} of {made} guesses right"
         for method, bound in (
-            (canaries.STEINKE, guesses_bound),
-            (canaries.ONE_RUN.format("Gaussian DP"), one_run_gaussian_bound),
+            (proofs.STEINKE, guesses_bound),
+            (proofs.ONE_RUN.format("Gaussian DP"), one_run_gaussian_bound),
         ):
             low, most = (bound(n, made, r, privacy.delta) for r in (right, made))
             proof = Proof(method, low, most, counts)
@@ -272,8 +272,8 @@ def table(found: Sequence[Line]) -> str:
 
 
 def _kind(bound: str) -> str:
-    if bound in (canaries.STEINKE, canaries.ONE, canaries.ONE_JOINT):
-        return {canaries.STEINKE: "one run, (ε, δ)", canaries.ONE: "one threshold"}.get(bound, "")
+    if bound in (proofs.STEINKE, proofs.ONE, proofs.ONE_JOINT):
+        return {proofs.STEINKE: "one run, (ε, δ)", proofs.ONE: "one threshold"}.get(bound, "")
     if bound.startswith("one run"):
         return "one run, curve"
     return "curve, joint beta" if bound.endswith("joint beta") else "curve, Clopper-Pearson"

@@ -192,7 +192,7 @@ def gradient_canaries(given, public, scenes_, recipe, private, run, n):
         protected.TRAININGS, "tuned-12", protected.Training({}, private, tuned=True)
     )
     step = SimpleNamespace(privacy=dpsgd.promise(12, 1.0, 1.0, 16, 1e-4))
-    given.put("canaries.copy_of", lambda *_, **__: step)
+    given.put("copied.copy_of", lambda *_, **__: step)
     tightness.watched(plan_of(recipe=recipe), run, n)
 
 

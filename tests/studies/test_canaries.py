@@ -12,10 +12,22 @@ from scipy.special import logsumexp
 from toy_victims import scenes_of
 
 from segleak_utils import run
-from segleak_utils.metrics import gaussian_curve, gaussian_epsilon, refuted_by
-from segleak_utils.studies import Plan, canaries, faults, tightness
-from segleak_utils.studies.canaries import Canaries, Choice, audit, family, rehearse, scores, watch
+from segleak_utils.metrics import gaussian_curve, gaussian_epsilon, loss_curve, refuted_by
+from segleak_utils.studies import (
+    Plan,
+    canaries,
+    canary_audit,
+    copied,
+    faults,
+    promises,
+    proofs,
+    tightness,
+)
+from segleak_utils.studies.canaries import Canaries, scores, watch
+from segleak_utils.studies.canary_audit import audit
 from segleak_utils.studies.faults import Double
+from segleak_utils.studies.promises import family
+from segleak_utils.studies.proofs import Choice, rehearse
 from segleak_utils.victims import Recipe, build_victim, dpsgd
 from segleak_utils.victims.dpsgd import DPRecipe, promise
 
@@ -96,10 +108,10 @@ def test_the_way_to_the_weights_is_that_of_adam():
 
 def test_the_accountants_curve_is_the_gaussian_one_where_all_are_in_each_step():
     losses, chances = dpsgd.privacy_loss(2.0, 1.0, 4, 1e-4)
-    curve = canaries.loss_curve(losses[chances > 0], chances[chances > 0])
+    curve = loss_curve(losses[chances > 0], chances[chances > 0])
     rates = np.array([1e-3, 0.05, 0.4, 0.9])
     assert curve(rates) == pytest.approx(gaussian_curve(1.0)(rates), abs=1e-3)
-    mirrored = canaries.both_ways(curve)(rates)
+    mirrored = promises.both_ways(curve)(rates)
     assert mirrored == pytest.approx(curve(rates), abs=2e-3)
 
 
@@ -115,13 +127,13 @@ def test_a_sampled_training_lies_on_the_accountants_curve():
     alarms = np.array([0.01, 0.1, 0.5])
     hits = [(inside > t).mean() for t in np.quantile(outside, 1 - alarms)]
     assert of.curve(1.0)(alarms) == pytest.approx(np.array(hits), abs=0.012)
-    back = canaries.both_ways(of.curve(1.0))(alarms)
+    back = promises.both_ways(of.curve(1.0))(alarms)
     assert (back >= of.curve(1.0)(alarms) - 1e-9).all()
     rejects = [(outside < t).mean() for t in np.quantile(inside, alarms)]
     assert back == pytest.approx(np.maximum(hits, rejects), abs=0.012)
     # between the curves that are computed a straight line is near enough
     losses, chances = dpsgd.privacy_loss(1 / 1.13, 1 / 8, 16, 1e-4)
-    exact = canaries.loss_curve(losses[chances > 0], chances[chances > 0])(alarms)
+    exact = loss_curve(losses[chances > 0], chances[chances > 0])(alarms)
     assert of.curve(1.13)(alarms) == pytest.approx(exact, abs=1e-3)
 
 
@@ -140,15 +152,15 @@ def test_a_rehearsal_finds_the_threshold_in_the_middle_and_guesses_some(choice):
 def test_a_training_that_keeps_its_promise_is_not_refuted_and_nearly_all_of_it_is_shown():
     found = audit(Double(LOUDER, 2 * N), N)
     by = {proof.method: proof for proof in found.proofs}
-    low = [by[canaries.CLOPPER.format("Gaussian DP")], by[canaries.JOINT.format("Gaussian DP")]]
-    plain, curve = by[canaries.STEINKE], by[canaries.ONE_RUN.format("Gaussian DP")]
+    low = [by[proofs.CLOPPER.format("Gaussian DP")], by[proofs.JOINT.format("Gaussian DP")]]
+    plain, curve = by[proofs.STEINKE], by[proofs.ONE_RUN.format("Gaussian DP")]
     assert found.verdict is low[0] and not found.refuted and found.exit_code == 0
     assert plain.epsilon_low < curve.epsilon_low < low[0].epsilon_low < low[1].epsilon_low
-    assert by[canaries.ONE].epsilon_low < by[canaries.ONE_JOINT].epsilon_low < plain.epsilon_low
+    assert by[proofs.ONE].epsilon_low < by[proofs.ONE_JOINT].epsilon_low < plain.epsilon_low
     assert 0.7 * LOUDER.epsilon < low[0].epsilon_low < LOUDER.epsilon
     assert all(proof.epsilon_low <= proof.largest for proof in found.proofs)
     assert found.control == 0
-    text = canaries.table(found)
+    text = canary_audit.table(found)
     assert "Not refuted: ε ≥" in text and "**Gaussian DP, Clopper-Pearson**" in text
 
 
@@ -183,7 +195,7 @@ def seen_of(fault=faults.NONE, times=canaries.LOUD, n=N, privacy=LOUDER, moves=N
     step = Double(privacy, 2 * n, fault=fault, moves=moves)
     of = family(privacy)
     fixed = rehearse(privacy, n, of=of)
-    return canaries.judged(watch(step, n, times=times), fixed, of=of).refuted
+    return canary_audit.judged(watch(step, n, times=times), fixed, of=of).refuted
 
 
 @pytest.mark.parametrize(
@@ -219,7 +231,7 @@ def test_shuffling_takes_every_record_once_an_epoch_and_poisson_does_not():
 
     drawn = faults.shuffled(np.random.default_rng(0), SAMPLED, 200)
     assert (drawn.reshape(2, 8, 200).sum(1) == 1).all() and 10 < drawn[0].sum() < 45
-    drawn = canaries.poisson(np.random.default_rng(0), SAMPLED, 200)
+    drawn = proofs.poisson(np.random.default_rng(0), SAMPLED, 200)
     assert drawn.shape == (16, 200) and drawn.mean() == pytest.approx(1 / 8, abs=0.03)
 
 
@@ -283,15 +295,15 @@ PRIVATE = DPRecipe(noise_multiplier=3, batch=16, epochs=2, lr=4e-3, trained="few
 
 
 @pytest.fixture(scope="module")
-def copied():
+def watched_copy():
     scenes = scenes_of(16)
     recipe = Recipe(norm="group", decoder_channels=16, n_classes=scenes.n_classes)
-    copy = canaries.Copy(recipe, PRIVATE, scenes, seed=1)
+    copy = copied.Copy(recipe, PRIVATE, scenes, seed=1)
     return copy, watch(copy, 500, seed=1, times=10)
 
 
-def test_a_copy_clips_sums_and_blurs_by_opacus_and_learns_by_adam(copied):
-    copy, seen = copied
+def test_a_copy_clips_sums_and_blurs_by_opacus_and_learns_by_adam(watched_copy):
+    copy, seen = watched_copy
     assert copy.privacy == promise(3, 1.0, 1.0, 2, 1e-4)
     assert len(copy.weights()) == copy.n_weights
     inside, outside = seen.sums[:, seen.included], seen.sums[:, ~seen.included]
@@ -308,7 +320,7 @@ def test_a_copy_clips_sums_and_blurs_by_opacus_and_learns_by_adam(copied):
 def test_a_copy_without_noise_has_the_clipped_sum_exactly():
     scenes = scenes_of(16)
     recipe = Recipe(norm="group", decoder_channels=16, n_classes=scenes.n_classes)
-    copy = canaries.Copy(recipe, PRIVATE, scenes, noise_times=0.0)
+    copy = copied.Copy(recipe, PRIVATE, scenes, noise_times=0.0)
     assert copy.sample(9).all()
     for clip, norm in ((1.0, 10.0), (0.5, 0.5)):
         found = copy.step(Canaries(np.array([3, 7, copy.n_weights - 1]), norm, copy.n_weights))
@@ -322,7 +334,7 @@ def test_a_copy_of_what_has_no_noise_is_refused():
         with pytest.raises(
             ValueError, match=f"variant '{variant}'; expected one of tuned-12, scra"
         ):
-            canaries.copy_of(Plan(progress=False), variant)
+            copied.copy_of(Plan(progress=False), variant)
 
 
 # ---- a training of the user's --------------------------------------------------------------------
@@ -380,9 +392,9 @@ def test_a_training_that_is_none_is_named(tmp_path, capsys):
         (f"{path}:typed", "privacy is a float; expected"),
     ):
         with pytest.raises(ValueError, match=match):
-            canaries.load(place)
+            canary_audit.load(place)
     with pytest.raises(FileNotFoundError, match="there is no file"):
-        canaries.load(f"{tmp_path / 'no.py'}:Mine")
+        canary_audit.load(f"{tmp_path / 'no.py'}:Mine")
     assert run.main(["--no-install", "epsilon", "--step", f"{path}:Mine"]) == 1
     assert "--step FILE.py:NAME needs --canaries N" in capsys.readouterr().err
     with pytest.raises(SystemExit):
@@ -434,7 +446,7 @@ def line(**changes) -> tightness.Line:
     usual = {
         "variant": "tuned-12", "noise_multiplier": 12.0, "added": 1.0, "sampling_rate": 1.0,
         "steps": 16, "seed": 0, "canaries": 10_000, "attacker": tightness.SUMS,
-        "bound": canaries.STEINKE, "promised": 1.0, "delta": 1e-4, "epsilon_low": 0.5,
+        "bound": proofs.STEINKE, "promised": 1.0, "delta": 1e-4, "epsilon_low": 0.5,
         "largest": 4.0, "counts": "", "key": "k",
     }  # fmt: skip
     return tightness.Line(**usual | changes)
@@ -442,11 +454,11 @@ def line(**changes) -> tightness.Line:
 
 def test_the_figure_has_the_bound_that_was_named_before_and_the_table_the_ends_over_seeds():
     found = [
-        line(), line(epsilon_low=0.7, bound=canaries.CLOPPER.format("Gaussian DP")),
+        line(), line(epsilon_low=0.7, bound=proofs.CLOPPER.format("Gaussian DP")),
         line(seed=1, epsilon_low=0.6), line(seed=2, epsilon_low=0.55),
-        line(epsilon_low=0.8, bound=canaries.JOINT.format("Gaussian DP")),
-        line(attacker=tightness.WEIGHTS, bound=canaries.CLOPPER.format("Gaussian DP")),
-        line(attacker=tightness.LOSSES, bound=canaries.ONE_RUN.format("Gaussian DP")),
+        line(epsilon_low=0.8, bound=proofs.JOINT.format("Gaussian DP")),
+        line(attacker=tightness.WEIGHTS, bound=proofs.CLOPPER.format("Gaussian DP")),
+        line(attacker=tightness.LOSSES, bound=proofs.ONE_RUN.format("Gaussian DP")),
         line(added=0.75, epsilon_low=0.9),
     ]  # fmt: skip
     best = tightness.by_attacker(found)
@@ -472,13 +484,13 @@ def test_the_bound_of_a_goal_is_that_of_its_counts():
     privacy, n = LOUDER, 4000
     seen = watch(Double(privacy, 2 * n), n)
     fixed = Choice(0.8, 200, 100)
-    found = canaries.proofs(scores(seen.sums, privacy), seen.included, privacy, fixed)
+    found = proofs.proofs(scores(seen.sums, privacy), seen.included, privacy, fixed)
     by = {proof.method: proof for proof in found}
     hits, n_in, alarms, n_out = (
-        int(word) for part in by[canaries.ONE].counts.replace("hits ", "").split(", alarms ")
+        int(word) for part in by[proofs.ONE].counts.replace("hits ", "").split(", alarms ")
         for word in part.split("/")
     )  # fmt: skip
     assert n_in + n_out == n
     mu = family(privacy).bound(lambda curve: refuted_by(curve, hits, n_in, alarms, n_out))
-    assert by[canaries.CLOPPER.format("Gaussian DP")].epsilon_low == pytest.approx(mu)
+    assert by[proofs.CLOPPER.format("Gaussian DP")].epsilon_low == pytest.approx(mu)
     assert mu < gaussian_epsilon(4 / 3, 1e-4)
