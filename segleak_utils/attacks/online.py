@@ -92,15 +92,8 @@ def by_side(said: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarra
     >>> by_side(np.array([[1, 2], [3, 4]]), inside)
     (array([[1, 4]]), array([[3, 2]]))
     """
-    said, inside = np.asarray(said), np.asarray(inside)
-    if inside.dtype != bool or inside.ndim != 2 or said.shape[:2] != inside.shape:
-        found = f"{list(said.shape)} and {inside.dtype} {list(inside.shape)}"
-        raise ValueError(f"said and inside are {found}; expected [K, N, ...] and bool [K, N]")
-    if len(inside) % 2 or not len(inside) or (inside[::2] == inside[1::2]).any():
-        raise ValueError(
-            "inside: expected networks in pairs, one trained on each image and one not; see "
-            "`halves` for others, which `online_attacks` takes"
-        )
+    said = np.asarray(said)
+    inside = numbers.in_pairs(inside, said.shape[:2])
     first = inside[::2].reshape(len(inside) // 2, -1, *[1] * (said.ndim - 2))
     return np.where(first, said[::2], said[1::2]), np.where(first, said[1::2], said[::2])
 

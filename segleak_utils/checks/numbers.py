@@ -115,6 +115,27 @@ def counts(
     return count(hits, "hits", 0, n), n, count(alarms, "alarms", 0, m), m
 
 
+def in_pairs(inside: ArrayLike, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Who was trained on what, bool [K,N]: networks 0 and 1, 2 and 3, ... on halves of the images.
+
+    ValueError for another type or shape, and where both of a pair, or neither, know an image.
+
+    >>> in_pairs([[True, False], [False, True]], (2, 2))
+    array([[ True, False],
+           [False,  True]])
+    """
+    inside = np.asarray(inside)
+    if inside.dtype != bool or inside.shape != tuple(shape):
+        found = f"{inside.dtype} {list(inside.shape)}"
+        raise ValueError(f"inside is {found}; expected bool {list(shape)}, one for each score")
+    if len(inside) % 2 or not inside.size or (inside[::2] == inside[1::2]).any():
+        raise ValueError(
+            f"inside, of {len(inside)} networks: expected them in pairs, one trained on each image "
+            "and one not"
+        )
+    return inside
+
+
 def real(
     value: object,
     name: str,

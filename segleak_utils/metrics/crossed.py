@@ -103,11 +103,7 @@ def _mean(
 
 def _checked(scores: ArrayLike, inside: NDArray) -> NDArray[np.float64]:
     scores = numbers.finite(scores, "scores", "[K, N]")
-    if inside.dtype != bool or inside.shape != scores.shape:
-        found = f"{list(scores.shape)} and {inside.dtype} {list(inside.shape)}"
-        raise ValueError(f"scores and inside are {found}; expected [K, N] and bool [K, N]")
-    if len(inside) % 2 or not len(inside) or (inside[::2] == inside[1::2]).any():
-        raise ValueError("inside: expected victims in pairs, one trained on each image and one not")
+    inside = numbers.in_pairs(inside, scores.shape)
     if not inside.any(1).all() or inside.all(1).any():
         raise ValueError("a victim has no members, or no non-members")
     return scores
