@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from segleak_utils import metrics
-from segleak_utils.attacks import online
+from segleak_utils.attacks import contests, online, references
+from segleak_utils.data import Scenes
 from segleak_utils.studies import exposure, risk
 from segleak_utils.studies.plan import Plan
 
@@ -76,3 +77,46 @@ def test_other_answers_are_another_entry(plan, halves):
     assert (
         exposure.online_scores(plan, other, 6, [0])[online.ONLINE] != first[online.ONLINE]
     ).any()
+
+
+def test_the_default_attacker_has_references_of_its_own(plan, halves, monkeypatch):
+    """Two stand-ins that never saw the scenes: what they said, and what they learn from."""
+    rng = np.random.default_rng(1)
+    shares = halves.shares.astype(np.float64)
+    means = rng.gamma(4, 0.1, (2, 120, 4)) * (shares > 0)
+    told = [np.hstack([mean, mean * shares, shares]) for mean in means]
+    images = rng.integers(0, 256, (120, 3, 2, 2), dtype=np.uint8)
+    scenes = Scenes.from_arrays(images, np.zeros((120, 2, 2), np.uint8), halves.ids, ["a", "b"])
+    known = exposure.features(halves)
+    learned = [
+        references.Case(known[k], np.stack([told[0], known[k + 2]]), halves.inside[k])
+        for k in (0, 1)
+    ]
+    shadows = [Named(k, scenes, scenes, halves.inside[k]) for k in (0, 1)]
+    looks = iter([rng.random((120, 3)) for _ in range(3)])
+    monkeypatch.setattr(risk, "scenes", lambda plan: (scenes, scenes))
+    monkeypatch.setattr(exposure.experiment, "networks", lambda plan, setting, n: shadows[:n])
+    monkeypatch.setattr(exposure.asking, "told", lambda plan, one, of: told[one.k])
+    monkeypatch.setattr(exposure.asking, "shadow_cases", lambda *_: learned)
+    monkeypatch.setattr(exposure.asking, "blind_features", lambda *_: next(looks))
+    found = exposure.offline_scores(plan, halves)
+    loss = halves.losses[:, 0].sum(-1, dtype=np.float64)
+    mean = np.mean([one[:, 4:8].sum(1) for one in told], 0)
+    assert found[contests.GLOBAL] == pytest.approx(-loss)
+    assert found[references.DIFFERENCE] == pytest.approx(mean - loss)
+    for k in (0, 5):
+        case = references.Case(known[k], np.stack(told), halves.inside[k])
+        features = references.FEATURES[references.CALIBRATED]
+        attack, _ = references.regression(references.CALIBRATED, features, case, learned)
+        assert found[references.CALIBRATED][k] == pytest.approx(attack.scores)
+    assert (found[contests.BLIND] == found[contests.BLIND][0]).all()
+
+
+@dataclass(frozen=True)
+class Named:
+    """A network that says nothing: what is asked of it is put in its place."""
+
+    k: int
+    members: Scenes
+    nonmembers: Scenes
+    member: np.ndarray
