@@ -299,3 +299,10 @@ def test_a_roc_names_the_level_of_its_intervals():
     areas = {name: dataclasses.replace(area, level=0.9) for name, area in AREAS.items()}
     (legend,) = figures.render_roc(SCORES, MEMBER, areas).legends
     assert legend.get_title().get_text() == "AUC [90 % interval]"
+
+
+def test_a_curve_of_shares_counts_who_lies_above():
+    figure = figures.render_shares_above({"a": np.array([0.3, 0.5, 0.9])}, np.array([0.5]), 0.6)
+    curve = figure.axes[0].lines[0]
+    at = dict(zip(curve.get_xdata().round(4), curve.get_ydata(), strict=True))
+    assert (at[0.2], at[0.4], at[0.6], at[0.95]) == pytest.approx((1, 2 / 3, 1 / 3, 0))

@@ -56,6 +56,16 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     assert (held >= 0.9 * times).all(), held
 
 
+def test_few_victims_that_differ_make_the_interval_wide():
+    """Half of the pairs are told perfectly, half not at all: with many images that is all noise."""
+    rng = np.random.default_rng(2)
+    inside = halves(rng, 4, 2000)
+    scores = rng.random(inside.shape)
+    scores[:4] += inside[:4]
+    found = metrics.mean_auc(scores, inside, seed=0)
+    assert found.value == pytest.approx(0.75, abs=0.01) and found.high - found.low > 0.35
+
+
 @pytest.mark.parametrize(
     ("change", "found"),
     [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from segleak_utils import metrics
-from segleak_utils.attacks import contests, online, references
+from segleak_utils.attacks import calibration, contests, online, references
 from segleak_utils.data import Scenes
 from segleak_utils.studies import exposure, risk
 from segleak_utils.studies.plan import Plan
@@ -61,10 +61,15 @@ def test_who_has_networks_of_an_images_own_finds_more(plan, halves):
     areas = {name: metrics.mean_auc(s, halves.inside, seed=0) for name, s in found.items()}
     loss = -halves.losses[:, 0].sum(-1)
     assert areas[online.ONLINE].low > metrics.mean_auc(loss, halves.inside, seed=0).high
-    # each victim's scores are those of the core's attack
+    # each victim's scores are those of the core's attacks
     known, theirs = exposure.features(halves), exposure.attackers(3, 8, of=10)
     alone = online.structured_online(known[3], known[theirs], halves.inside[theirs])
     np.testing.assert_array_equal(found[online.STRUCTURED][3], alone.scores)
+    sure = calibration.confidence(halves.losses[:, 0].sum(-1, dtype=np.float64))
+    sides = online.by_side(sure[theirs], halves.inside[theirs])
+    for name, fixed in ((online.ONLINE, True), (exposure.LIRA, False)):
+        by_hand = calibration.lira_online(sure[3], *sides, fixed=fixed)
+        assert found[name][3] == pytest.approx(by_hand)
     some = exposure.online_scores(plan, halves, 8, [3, 4])
     np.testing.assert_array_equal(some[online.STRUCTURED][0], alone.scores)
 

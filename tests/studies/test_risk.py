@@ -47,6 +47,8 @@ def test_every_scene_is_inside_half_of_the_networks():
 def test_losses_add_up_and_members_have_less(plan, halves):
     assert halves.losses.shape == (2, 2, 16, 38) and halves.shares.shape == (16, 38)
     assert np.allclose(halves.shares.sum(1), 1, atol=2e-3)
+    assert not halves.losses[:, :, halves.shares == 0].any()
+    assert (halves.losses[:, 0, halves.shares > 0] > 0).mean() > 0.95
     assert halves.ids[0].startswith("harbour-s0-180000") and len(set(halves.ids)) == 16
     plain, flipped = halves.losses.sum(-1).swapaxes(0, 1)
     assert (plain != flipped).all() and np.abs(plain - flipped).mean() < 0.1 * plain.mean()
