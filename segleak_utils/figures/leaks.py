@@ -148,29 +148,37 @@ def render_bounds(rows: Sequence[tuple[str, float | None, float, float]]) -> Fig
 def render_own_scores(images: Mapping[str, tuple[np.ndarray, np.ndarray]], xlabel: str) -> Figure:
     """Scores [K] of one image by K networks, above those trained on it (bool [K]), below others.
 
-    With the two normal distributions that an image's own AUC is told from.
+    With the two normal distributions that an image's own AUC is told from. Left: all images on one
+    axis; right: each on its own.
     """
-    figure, axes = axes_of(len(images), 1, sharex=True, figsize=(8.2, 1.35 * len(images) + 0.9))
-    everything = np.concatenate([scores for scores, _ in images.values()])
-    x = np.linspace(everything.min(), everything.max(), 300)
-    for axis, (name, (scores, inside)) in zip(axes[:, 0], images.items(), strict=True):
-        for kind, sign, colour, marker, told in (
-            (inside, 1, MEMBER, "o", "trained on it"),
-            (~inside, -1, NONMEMBER, "x", "not trained on it"),
-        ):
-            own = scores[kind]
-            axis.scatter(own, np.full(len(own), 0.18 * sign), c=colour, marker=marker, s=22,
-                         label=f"{told} ({len(own)} networks)")  # fmt: skip
-            bell = np.exp(-(((x - own.mean()) / own.std(ddof=1)) ** 2) / 2)
-            axis.fill_between(x, 0, sign * bell, color=colour, alpha=0.2, lw=0)
-        axis.axhline(0, color="#444444", lw=0.8)
-        axis.set(ylim=(-1.1, 1.1), ylabel="networks")
-        axis.set_yticks([-0.5, 0.5], ["out", "in"])
-        axis.set_title(name, loc="left", fontsize=10)
-    axes[-1, 0].set_xlabel(xlabel)
-    handles = axes[0, 0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=2)
+    n = len(images)
+    figure, axes = axes_of(n, 2, figsize=(10.2, 1.35 * n + 0.9), width_ratios=(3, 2))
+    scored = [scores for scores, _ in images.values()]
+    for row, (name, (scores, inside)) in enumerate(images.items()):
+        for axis, range_of in zip(axes[row], (np.concatenate(scored), scores), strict=True):
+            low, high = range_of.min(), range_of.max()
+            margin = 0.08 * (high - low)
+            _clouds(axis, scores, inside, np.linspace(low - margin, high + margin, 300))
+        axes[row, 0].set_title(name, loc="left", fontsize=10)
+    for axis in axes[-1]:
+        axis.set_xlabel(xlabel)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
+
+
+def _clouds(axis: Axes, scores: np.ndarray, inside: np.ndarray, x: np.ndarray) -> None:
+    for kind, sign, colour, marker, told in (
+        (inside, 1, MEMBER, "o", "trained on it"),
+        (~inside, -1, NONMEMBER, "x", "not trained on it"),
+    ):
+        own = scores[kind]
+        axis.scatter(own, np.full(len(own), 0.18 * sign), c=colour, marker=marker, s=22,
+                     label=f"{told} ({len(own)} networks)")  # fmt: skip
+        bell = np.exp(-(((x - own.mean()) / own.std(ddof=1)) ** 2) / 2)
+        axis.fill_between(x, 0, sign * bell, color=colour, alpha=0.2, lw=0)
+    axis.axhline(0, color="#444444", lw=0.8)
+    axis.set(ylim=(-1.1, 1.1), xlim=(x[0], x[-1]), ylabel="networks")
+    axis.set_yticks([-0.5, 0.5], ["out", "in"])
 
 
 @styled
