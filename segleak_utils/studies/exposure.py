@@ -86,7 +86,10 @@ def online_scores(
 
     said = checksum({"losses": of.losses, "inside": of.inside, "shares": of.shares})
     key = {"version": VERSION, "halves": said, "networks": n_networks, "victims": list(asked)}
-    return cached(plan.build, "online scores", key, compute)
+    found = cached(plan.build, "online scores", key, compute)
+    return {
+        name: found[name] for name in (ONLINE, LIRA, STRUCTURED)
+    }  # a file has an order of its own
 
 
 def _sure(of: NDArray) -> NDArray[np.float64]:

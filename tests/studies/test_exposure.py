@@ -78,6 +78,7 @@ def test_other_answers_are_another_entry(plan, halves):
     first = exposure.online_scores(plan, halves, 6, [0])
     again = exposure.online_scores(plan, halves, 6, [0])
     assert all((again[name] == s).all() for name, s in first.items())
+    assert list(again) == list(first)
     other = replace(halves, losses=halves.losses * 1.1)
     assert (
         exposure.online_scores(plan, other, 6, [0])[online.ONLINE] != first[online.ONLINE]
