@@ -275,6 +275,13 @@ def check_slider(page: Page, name: str) -> dict[str, float]:
         assert after[1] != before[1], f"{how}: the picture is the old one"
         assert picture.evaluate("img => img.decode().then(() => img.naturalWidth)") > 1, how
         took[move.__name__] = page.evaluate("() => segleak.took") / 1000
+    hidden = label.evaluate(
+        """label => {
+          const right = element => element.getBoundingClientRect().right;
+          return right(label) - right(label.closest('.segleak-control').parentElement);
+        }"""
+    )
+    assert hidden <= 0, f"{name}: {hidden:.0f} px of its number are cut off"
     return took
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import display
-from ipywidgets import HTML, Box, DOMWidget, HBox, Image, Output, VBox
+from ipywidgets import HTML, Box, DOMWidget, HBox, Image, Layout, Output, VBox
 from matplotlib.figure import Figure
 from matplotlib.transforms import Affine2D
 
@@ -82,7 +82,9 @@ def explorer(
     redraw()
     for control in controls.values():
         control.observe(changed, "value")
-    left = VBox([*controls.values()])
+    # answers take the room that is left: a control keeps its width, and its number in sight
+    left = VBox([*controls.values()], layout=Layout(flex="0 0 auto"))
+    asked.layout = Layout(flex="1 1 0", min_width="0")
     top = HBox([left, asked]) if questions else left
     box = VBox([top, picture, line, errors])
     box.picture, box.controls = picture, dict(controls)
