@@ -16,14 +16,19 @@ from segleak_utils.running.pages import listed
 
 
 def verdict(
-    difference: Interval, up: str = "ahead", down: str = "behind", level: str = "undecided"
+    difference: Interval,
+    up: str = "ahead",
+    down: str = "behind",
+    level: str = "undecided",
+    *,
+    than: float = 0,
 ) -> str:
-    """What an interval of a difference allows to say.
+    """What an interval allows to say: that of a difference, or of what is held against `than`.
 
     >>> verdict(Interval(0.1, -0.1, 0.3, 9, 9)), verdict(Interval(0.1, 0.05, 0.3, 9, 9))
     ('undecided', 'ahead')
     """
-    return up if difference.low > 0 else down if difference.high < 0 else level
+    return up if difference.low > than else down if difference.high < than else level
 
 
 def counts(differences: Iterable[Interval]) -> dict[str, int]:
