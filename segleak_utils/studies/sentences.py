@@ -137,6 +137,30 @@ def both_wanted(usable: Sequence[str], hidden: Sequence[str]) -> str:
     )
 
 
+def averages_out(by_number: Mapping[int, float]) -> str:
+    """Correlations of a noisy loss with the one without noise, of means over so many pixels."""
+    few, many = min(by_number), max(by_number)
+    one = "One pixel's" if few == 1 else f"The mean of {few} pixels'"
+    text = (
+        f"{one} loss under noise has a correlation of {by_number[few]:.2f} with what it was "
+        f"without; the mean of {many} pixels one of {by_number[many]:.2f}. "
+    )
+    if by_number[many] > by_number[few]:
+        return text + (
+            "Each pixel's noise is drawn anew, so it averages out; that the victim does better on "
+            "its members is in every pixel, and stays. To the eye the answer is confetti, to a "
+            "mean it is not."
+        )
+    return text + "Here averaging brings nothing back."
+
+
+def not_dominated(by: Mapping[str, Sequence[str]]) -> str:
+    """Which services nobody should drop, and who is better than each of the others."""
+    kept = [name for name, better in by.items() if not better]
+    rest = [f"*{name}* by {listed(better)}" for name, better in by.items() if better]
+    return f"{listed(kept)}" + (f" (dominated: {'; '.join(rest)})" if rest else "")
+
+
 # ---------------------------------------------------------------------------- notebook 05
 
 

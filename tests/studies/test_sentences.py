@@ -180,3 +180,20 @@ def test_a_rise_before_a_fall_is_not_left_out():
     values = {"100": (0.85, 0.92), "200": (0.925, 0.94), "400": (0.878, 0.908), "800": (0.81, 0.85)}
     points = [(n, Interval(sum(e) / 2, *e, 9, 9)) for n, e in values.items()]
     assert sentences.course(points) == "rises to 200, falls to 800"
+
+
+@many
+@given(st.dictionaries(st.integers(1, 5000), st.floats(-1, 1), min_size=1))
+def test_noise_averages_out_only_where_it_does(by_number):
+    text = sentences.averages_out(by_number)
+    better = by_number[max(by_number)] > by_number[min(by_number)]
+    assert ("averages out" in text) == better and ("nothing back" in text) != better
+
+
+@many
+@given(st.dictionaries(st.sampled_from("abcd"), st.lists(st.sampled_from("wxyz"), max_size=2)))
+def test_who_is_dominated_is_named_with_whoever_is_better(by):
+    kept, _, rest = sentences.not_dominated(by).partition(" (dominated: ")
+    for name, better in by.items():
+        assert (f"*{name}*" in kept) == (not better)
+        assert (f"*{name}* by" in rest) == bool(better)
