@@ -120,7 +120,10 @@ def not_repeatable(sources: list[str]) -> list[str]:
         if len(cells) > 1 and name != "_"
     ]
     for k, tree in enumerate(trees):
-        own = set(bound_names(tree))
+        # names of its functions' own, too
+        own = {
+            n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+        }
         read = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
         found += [f"cell {k} changes {name}" for name in changed_names(tree) & owners.keys() - own]
         found += [f"cell {k} draws from {name}" for name in read & drawing - own]
