@@ -110,3 +110,10 @@ def test_all_differences_at_once_are_those_of_pairs():
         pair = metrics.paired_auc_difference(scores[a], scores[b], MEMBER, seed=3, n_boot=200)
         assert found[a][b].value == pytest.approx(pair.value, abs=1e-12)
         assert (found[a][b].low, found[a][b].high) == pytest.approx((pair.low, pair.high))
+
+
+def test_to_leak_less_and_serve_worse_is_a_choice_and_no_dominance():
+    less, worse = Interval(-0.2, -0.3, -0.1, 9, 9), Interval(-0.1, -0.15, -0.05, 0, 9)
+    even, good = Interval(0.0, -0.1, 0.1, 9, 9), Interval(0.1, 0.05, 0.15, 0, 9)
+    assert not dominance.better(less, worse) and not dominance.better(good, good)
+    assert dominance.better(less, even) and dominance.better(even, good)
