@@ -10,6 +10,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch counts the cores: each h
     _share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _share)))
 
+import continued
 import psutil
 import pytest
 
@@ -85,7 +86,8 @@ def build(tmp_path_factory) -> Path:
     if os.environ.get("SEGLEAK_EXECUTED"):
         return Path(os.environ["SEGLEAK_EXECUTED"])
     folder = tmp_path_factory.mktemp("build")
-    execution.run_notebooks(build=folder, overrides={"preset": "quick"}, cell_timeout=600)
+    with continued.kernels(folder / "continued"):
+        execution.run_notebooks(build=folder, overrides={"preset": "quick"}, cell_timeout=600)
     return folder
 
 
