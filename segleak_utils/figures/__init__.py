@@ -17,12 +17,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "render_releases",
         ],
         "curves": [
-            "Tradeoff",
             "render_against",
             "render_class_bars",
             "render_class_gap",
             "render_epsilon",
-            "render_frontier",
             "render_grouped",
             "render_intervals",
             "render_roc",
@@ -32,6 +30,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "render_trainings",
             "render_trust",
             "render_victim_training",
+        ],
+        "frontier": [
+            "Tradeoff",
+            "render_frontier",
         ],
         "leaks": [
             "render_bounds",
@@ -43,9 +45,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "render_twice",
             "render_two_attackers",
         ],
+        "masks": [
+            "colour_mask",
+            "colour_prediction",
+            "without_void",
+        ],
         "scenes": [
             "Example",
-            "colour_mask",
             "render_channels",
             "render_confidence",
             "render_contact_sheet",
@@ -64,6 +70,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "render_service",
         ],
         "style": [
+            "ATTACKERS",
+            "ATTACKS",
             "LOOKS",
             "MEMBER",
             "NONMEMBER",

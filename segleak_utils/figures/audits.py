@@ -11,8 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segleak_utils.data import PALETTE
-from segleak_utils.figures.scenes import bare, colour_mask, show_picture
-from segleak_utils.figures.style import LOSS_LABEL, MEMBER, NONMEMBER, axes_of, styled
+from segleak_utils.figures.masks import colour_mask
+from segleak_utils.figures.scenes import bare, show_picture
+from segleak_utils.figures.style import (
+    ATTACKERS,
+    LOSS_COLOURS,
+    LOSS_LABEL,
+    MEMBER,
+    NONMEMBER,
+    axes_of,
+    styled,
+)
 from segleak_utils.metrics import Interval
 
 
@@ -98,12 +107,12 @@ def render_exposed(
     height, width = rows[0][1].shape[-2:]
     line = float(np.clip(3.6 * height / width, 1.2, 3.6))
     figure, axes = axes_of(len(rows), columns, figsize=(3.7 * columns, line * len(rows) + 1.0))
-    top = max(float(np.quantile(np.concatenate([r[2].ravel() for r in rows]), 0.99)), 1e-6)
+    top = max(float(np.nanquantile(np.concatenate([r[2].ravel() for r in rows]), 0.99)), 1e-6)
     palette = sns.blend_palette([NONMEMBER, "#f7f7f7", MEMBER], as_cmap=True)
     for line_of, (name, image, loss, theirs) in zip(axes, rows, strict=True):
         show_picture(line_of[0], image)
         line_of[0].set_ylabel(shortened(name), fontsize=8, parse_math=False)
-        dark = line_of[1].imshow(loss, vmin=0, vmax=top, cmap="magma")
+        dark = line_of[1].imshow(loss, vmin=0, vmax=top, cmap=LOSS_COLOURS)
         if compared:
             shown = line_of[2].imshow(theirs - loss, vmin=-top, vmax=top, cmap=palette)
         for axis in line_of:
@@ -133,8 +142,9 @@ def render_releases(
     )
     leak, use = axes[0]
     place = {release: k for k, release in enumerate(releases)}
-    looks = {"naive": (NONMEMBER, "D", -0.13), "adaptive": (MEMBER, "o", 0.13)}
-    for attacker, (colour, marker, aside) in looks.items():
+    sides = {"naive": -0.13, "adaptive": 0.13}
+    for attacker, aside in sides.items():
+        colour, marker, _ = ATTACKERS[attacker]
         own = [row for row in rows if row[1] == attacker]
         for k, (release, _, _, area) in enumerate(own):
             y = place[release] + aside
@@ -144,8 +154,9 @@ def render_releases(
     for release, k in place.items():
         values = [row[3].value for row in rows if row[0] == release]
         if len(values) == 2:
-            sides = k + looks["naive"][2], k + looks["adaptive"][2]
-            leak.plot(values, sides, color="#bbbbbb", lw=1, zorder=1)
+            leak.plot(
+                values, [k + aside for aside in sides.values()], color="#bbbbbb", lw=1, zorder=1
+            )
         miou = next(row[2] for row in rows if row[0] == release)
         use.plot([0, miou], [k, k], color="#bbbbbb", lw=2)
         use.plot(miou, k, "s", color="#444444")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
 from segleak_utils import metrics
-from segleak_utils.figures.style import LOOKS, MEMBER, NONMEMBER, axes_of, looks_of, styled
+from segleak_utils.figures.style import ATTACKS, MEMBER, NONMEMBER, axes_of, looks_of, styled
 from segleak_utils.metrics import Interval
 
 # ---------------------------------------------------------------------------------- networks
@@ -204,12 +203,16 @@ def render_roc(
 def render_intervals(
     intervals: Mapping[str, Interval], xlabel: str, reference: float | None = 0.5
 ) -> Figure:
-    """Estimates with their intervals, one line each, and the value that means "nothing"."""
+    """Estimates with their intervals, one line each, and the value that means "nothing".
+
+    An attack has its own colour and marker (`style.ATTACKS`); whatever else is grey.
+    """
     figure, axes = axes_of(figsize=(8.6, 0.42 * len(intervals) + 1.0))
     axis = axes[0, 0]
-    for row, interval in enumerate(intervals.values()):
-        axis.plot([interval.low, interval.high], [row, row], color="#0072B2", lw=3)
-        axis.plot(interval.value, row, "o", color="white", mec="#0072B2", mew=2, ms=7)
+    for row, (name, interval) in enumerate(intervals.items()):
+        colour, marker, _ = ATTACKS.get(name, ("#444444", "o", "-"))
+        axis.plot([interval.low, interval.high], [row, row], color=colour, lw=3)
+        axis.plot(interval.value, row, marker, color="white", mec=colour, mew=2, ms=7)
     if reference is not None:
         axis.axvline(reference, color="#444444", lw=1, ls="--")
     axis.set(yticks=range(len(intervals)), yticklabels=intervals, xlabel=xlabel)
@@ -244,7 +247,8 @@ def render_against(
     axis.set(xlabel=xlabel, ylabel=f"{ylabel} (band: 95 % interval)", xscale=xscale)
     axis.set_xticks(list(x), [f"{value:g}" for value in x])
     axis.minorticks_off()  # a logarithmic axis would put labels of its own between
-    axis.legend()
+    # above the curves: no line runs through it
+    figure.legend(loc="outside upper center", ncols=min(len(series), 2))
     return figure
 
 
@@ -352,8 +356,9 @@ def render_grouped(
     figure, axes = axes_of(1, len(panels), sharey=True, figsize=(10.5, height))
     for axis, (title, rows) in zip(axes[0], panels.items(), strict=True):
         for row, name in enumerate(lines):
-            for k, key in enumerate(series):
-                colour, marker, _ = LOOKS[2 + k]
+            for k, (key, (colour, marker, _)) in enumerate(
+                zip(series, looks_of(series, 2), strict=True)
+            ):
                 interval, y = rows[name][key], row + 0.7 * ((k + 0.5) / len(series) - 0.5)
                 axis.plot([interval.low, interval.high], [y, y], color=colour, lw=2.6)
                 label = key if row == 0 else None
@@ -373,55 +378,6 @@ def render_grouped(
 
 
 # --------------------------------------------------------------------------------- the defences
-
-
-@dataclass(frozen=True)
-class Tradeoff:
-    """One defence in the frontier: a label, its family, mean IoU, and an AUC for each attacker."""
-
-    label: str
-    family: str
-    miou: float
-    aucs: Mapping[str, Interval]
-
-
-@styled
-def render_frontier(found: Sequence[Tradeoff], ylabel: str = "AUC of the attack") -> Figure:
-    """Privacy against utility: a panel for each attacker, a mark for each defence.
-
-    Up is worse for privacy, left is worse for utility. Points of a family are joined in the order
-    given: its strength.
-    """
-    panels = list(found[0].aucs)
-    n_rows = -(-len(panels) // 2)
-    figure, axes = axes_of(
-        n_rows, min(2, len(panels)), sharex=True, sharey=True, figsize=(11, 4.6 * n_rows + 0.6)
-    )
-    families = list(dict.fromkeys(of.family for of in found))
-    for axis, who in zip(axes.flat, panels, strict=False):
-        for family, (colour, marker, dash) in zip(families, looks_of(families), strict=True):
-            own = [of for of in found if of.family == family]
-            x, areas = [of.miou for of in own], [of.aucs[who] for of in own]
-            y = [area.value for area in areas]
-            axis.plot(x, y, color=colour, ls=dash, lw=1, alpha=0.6)
-            axis.vlines(x, [a.low for a in areas], [a.high for a in areas], color=colour, lw=2)
-            axis.plot(x, y, marker, color="white", mec=colour, mew=2, ms=7, label=family)
-            for k, (of, height) in enumerate(zip(own, y, strict=True)):
-                # to the right and to the left in turn: many marks lie close together
-                side = 1 if (families.index(family) + k) % 2 else -1
-                axis.annotate(of.label, (of.miou, height), (7 * side, 4), fontsize=7.5,
-                              textcoords="offset points", color=colour,
-                              ha="left" if side > 0 else "right")  # fmt: skip
-        axis.axhline(0.5, color="#444444", lw=1, ls="--")
-        axis.set_title(who)
-        axis.margins(x=0.12)
-    for axis in axes[-1]:
-        axis.set_xlabel("mean IoU of what is released (non-members)")
-    for axis in axes[:, 0]:
-        axis.set_ylabel(f"{ylabel} (bar: 95 % interval)")
-    handles = axes[0, 0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=4)
-    return figure
 
 
 @styled

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from segleak_utils.figures.scenes import bare, show_picture
 from segleak_utils.figures.style import (
-    LOOKS,
+    LOSS_COLOURS,
     LOSS_LABEL,
     MEMBER,
     NONMEMBER,
@@ -48,7 +48,7 @@ def render_leak_maps(rows: Mapping[str, tuple[Tensor, Tensor, Tensor, Tensor]]) 
     figure, axes = axes_of(len(rows), 4, figsize=(11.5, 1.5 * len(rows) + 0.7))
     losses = torch.stack([part for row in rows.values() for part in row[1:3]])
     evidence = torch.stack([row[3] for row in rows.values()]) * 1000
-    top = max(float(np.quantile(losses.numpy(), 0.99)), 1e-6)
+    top = max(float(np.nanquantile(losses.numpy(), 0.99)), 1e-6)
     far = max(float(np.quantile(evidence.abs().numpy(), 0.99)), 1e-9)
     palette = sns.blend_palette([NONMEMBER, "#f7f7f7", MEMBER], as_cmap=True)
     for line, (name, (image, own, theirs, _)), map_ in zip(
@@ -56,7 +56,7 @@ def render_leak_maps(rows: Mapping[str, tuple[Tensor, Tensor, Tensor, Tensor]]) 
     ):
         show_picture(line[0], image)
         for axis, loss in zip(line[1:3], (own, theirs), strict=True):
-            dark = axis.imshow(loss.numpy(), vmin=0, vmax=top, cmap="magma")
+            dark = axis.imshow(loss.numpy(), vmin=0, vmax=top, cmap=LOSS_COLOURS)
         shown = line[3].imshow(map_.numpy(), vmin=-far, vmax=far, cmap=palette)
         for axis in line:
             bare(axis)
@@ -106,8 +106,8 @@ def render_growth(panels: Mapping[str, Mapping[str, Mapping[str, Interval]]]) ->
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     for axis, (title, attacks) in zip(axes.flat, panels.items(), strict=False):
-        for k, (name, found) in enumerate(attacks.items()):
-            colour, marker, dash = LOOKS[k]
+        looks = zip(attacks.items(), looks_of(attacks), strict=True)
+        for k, ((name, found), (colour, marker, dash)) in enumerate(looks):
             x = np.arange(len(found)) + 0.06 * (k - (len(attacks) - 1) / 2)
             values = [i.value for i in found.values()]
             axis.plot(x, values, color=colour, marker=marker, ls=dash, label=name)

@@ -21,9 +21,17 @@ from torch import Tensor, nn
 from segleak_utils import representations, victims
 from segleak_utils.data import VOID, Scenes
 from segleak_utils.defenses import Release
-from segleak_utils.figures.style import LOOKS, LOSS_LABEL, MEMBER, NONMEMBER, STYLE, axes_of, styled
-
-_VOID_COLOUR = (0, 0, 0)
+from segleak_utils.figures.masks import VOID_COLOUR, colour_mask, colour_prediction, without_void
+from segleak_utils.figures.style import (
+    LOOKS,
+    LOSS_COLOURS,
+    LOSS_LABEL,
+    MEMBER,
+    NONMEMBER,
+    STYLE,
+    axes_of,
+    styled,
+)
 
 
 @dataclass(frozen=True)
@@ -53,21 +61,6 @@ class Example:
         posterior = release(self.posterior[None], generator)
         loss = representations.structured_loss_map(posterior, self.mask[None])
         return replace(self, posterior=posterior[0], loss=loss[0, 0])
-
-
-def colour_mask(mask: Tensor, palette: np.ndarray) -> np.ndarray:
-    """Labels [H,W] as colours uint8 [H,W,3]; void is black.
-
-    Raises ValueError for a label without a colour.
-    """
-    labels = np.asarray(mask).astype(np.int64)
-    wrong = np.setdiff1d(labels, [*range(len(palette)), VOID])
-    if len(wrong):
-        raise ValueError(f"label {wrong[0]} has no colour; the palette has {len(palette)}")
-    table = np.zeros((256, 3), np.uint8)
-    table[: len(palette)] = palette
-    table[VOID] = _VOID_COLOUR
-    return table[labels]
 
 
 def show_picture(axes: Axes, image: Tensor) -> None:
@@ -105,7 +98,7 @@ def render_palette(class_names: Sequence[str], palette: np.ndarray) -> Figure:
     bare(axes[0, 0])
     swatches = [
         Patch(facecolor=np.asarray(colour) / 255, edgecolor="#888888", label=name)
-        for name, colour in [*zip(class_names, palette, strict=True), ("void", _VOID_COLOUR)]
+        for name, colour in [*zip(class_names, palette, strict=True), ("void", VOID_COLOUR)]
     ]
     axes[0, 0].legend(handles=swatches, ncols=7, loc="center", handlelength=1.4, fontsize=9)
     return figure
@@ -113,14 +106,18 @@ def render_palette(class_names: Sequence[str], palette: np.ndarray) -> Figure:
 
 @styled
 def render_examples(examples: Sequence[Example], palette: np.ndarray, title: str = "") -> Figure:
-    """Image | mask | prediction | loss map, a row for each example, one colour scale for all."""
+    """Image | mask | prediction | loss map, a row for each example, one colour scale for all.
+
+    Where the prediction is wrong and its colour like the true one, it is outlined in white.
+    """
     figure, axes = axes_of(len(examples), 4, figsize=(11, 1.4 * len(examples) + 0.7))
     top = float(np.quantile(torch.stack([e.loss for e in examples]).numpy(), 0.995))
     for row, example in zip(axes, examples, strict=True):
         show_picture(row[0], example.image)
         row[1].imshow(colour_mask(example.mask, palette))
-        row[2].imshow(colour_mask(example.posterior.argmax(0), palette))
-        shown = row[3].imshow(example.loss.numpy(), vmin=0, vmax=max(top, 1e-6), cmap="magma")
+        row[2].imshow(colour_prediction(example.posterior.argmax(0), example.mask, palette))
+        loss = without_void(example.loss, example.mask)
+        shown = row[3].imshow(loss.numpy(), vmin=0, vmax=max(top, 1e-6), cmap=LOSS_COLOURS)
         for axis in row:
             bare(axis)
         labelled = example.mask != VOID
@@ -130,7 +127,7 @@ def render_examples(examples: Sequence[Example], palette: np.ndarray, title: str
             0.985, 0.95, f"mean {mean:.2f}", color="white", ha="right", va="top", fontsize=9,
             transform=row[3].transAxes, bbox={"facecolor": "#00000099", "edgecolor": "none"},
         )  # fmt: skip
-    names = ("image", "mask (truth)", "prediction", "loss map")
+    names = ("image", "mask (truth)", "prediction", "loss map (void: grey)")
     for axis, name in zip(axes[0], names, strict=True):
         axis.set_title(name)
     bar = figure.colorbar(shown, ax=axes[:, 3], shrink=0.9, extend="max")
@@ -147,16 +144,19 @@ def render_gallery(
     colours: Sequence[str] | None = None,
     columns: int = 4,
 ) -> Figure:
-    """Images over their loss maps, one colour scale for all; a frame in each scene's colour."""
+    """Images over their loss maps, one colour scale for all; a frame in each scene's colour.
+
+    Losses that are NaN (`without_void`) are grey.
+    """
     n_rows = -(-len(images) // columns)
     figure, axes = axes_of(2 * n_rows, columns, figsize=(11, 2.72 * n_rows))
-    top = float(np.quantile(torch.stack([*losses]).numpy(), 0.995))
+    top = float(np.nanquantile(torch.stack([*losses]).numpy(), 0.995))
     for axis in axes.flat:
         bare(axis)
     for i, (image, loss) in enumerate(zip(images, losses, strict=True)):
         above, below = axes[2 * (i // columns) : 2 * (i // columns) + 2, i % columns]
         show_picture(above, image)
-        shown = below.imshow(loss.numpy(), vmin=0, vmax=max(top, 1e-6), cmap="magma")
+        shown = below.imshow(loss.numpy(), vmin=0, vmax=max(top, 1e-6), cmap=LOSS_COLOURS)
         above.set_title(captions[i], color=colours[i] if colours else "black")
         for axis in (above, below) if colours else ():
             for spine in axis.spines.values():
@@ -248,7 +248,7 @@ def render_maps(maps: Mapping[str, Tensor]) -> Figure:
     """Maps [H,W] of one scene side by side, each with its own colour scale."""
     figure, axes = axes_of(1, len(maps), figsize=(5.3 * len(maps), 2.6))
     for axis, (name, values) in zip(axes[0], maps.items(), strict=True):
-        shown = axis.imshow(values.numpy(), cmap="magma")
+        shown = axis.imshow(values.numpy(), cmap=LOSS_COLOURS)
         bare(axis)
         axis.set_title(name)
         figure.colorbar(shown, ax=axis, shrink=0.85).set_label("loss (nats)")
@@ -257,11 +257,14 @@ def render_maps(maps: Mapping[str, Tensor]) -> Figure:
 
 @styled
 def render_patches(loss: Tensor, corners: Tensor, patch: int, title: str = "") -> Figure:
-    """A loss map [H,W] with square patches on it; corners: int [P,2], (row, column)."""
+    """A loss map [H,W] with square patches on it; corners: int [P,2], (row, column).
+
+    Losses that are NaN (`without_void`) are grey.
+    """
     figure, axes = axes_of(figsize=(8, 3.6))
     axis = axes[0, 0]
-    top = max(float(loss.quantile(0.995)), 1e-6)
-    shown = axis.imshow(loss.numpy(), vmin=0, vmax=top, cmap="magma")
+    top = max(float(loss.nanquantile(0.995)), 1e-6)
+    shown = axis.imshow(loss.numpy(), vmin=0, vmax=top, cmap=LOSS_COLOURS)
     for k, (row, column) in enumerate(corners.tolist()):
         colour = LOOKS[1 + k % (len(LOOKS) - 1)][0]
         axis.add_patch(Rectangle((column, row), patch, patch, fill=False, ec=colour, lw=2.2))
@@ -315,7 +318,9 @@ def render_patch_strip(
         axes[2 * block + 1, 0].set_ylabel("label", color=colour)
         for column, i in enumerate(np.flatnonzero(chosen)):
             above, below = axes[2 * block : 2 * block + 2, column]
-            shown = above.imshow(losses[i].numpy(), vmin=0, vmax=top, cmap="magma")
+            shown = above.imshow(
+                without_void(losses[i], labels[i]).numpy(), vmin=0, vmax=top, cmap=LOSS_COLOURS
+            )
             below.imshow(colour_mask(labels[i], palette))
             _frame(above, colour)
             _frame(below, colour)
@@ -337,12 +342,12 @@ def render_evidence(
     losses = torch.stack([loss for _, loss, _ in rows.values()])
     far = torch.stack([evidence - middle for *_, evidence in rows.values()]).abs()
     far = float(far.quantile(0.9))  # the few strongest would leave everything else white
-    top = max(float(np.quantile(losses.numpy(), 0.995)), 1e-6)
+    top = max(float(np.nanquantile(losses.numpy(), 0.995)), 1e-6)
     map_of = sns.blend_palette([NONMEMBER, "#f7f7f7", MEMBER], as_cmap=True)
     limits = {"vmin": middle - max(far, 1e-6), "vmax": middle + max(far, 1e-6), "cmap": map_of}
     for line, (name, (image, loss, evidence)) in zip(axes, rows.items(), strict=True):
         show_picture(line[0], image)
-        dark = line[1].imshow(loss.numpy(), vmin=0, vmax=top, cmap="magma")
+        dark = line[1].imshow(loss.numpy(), vmin=0, vmax=top, cmap=LOSS_COLOURS)
         shown = line[2].imshow(evidence.numpy(), **limits)
         for axis in line:
             bare(axis)

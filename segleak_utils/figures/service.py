@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.legend import Legend
@@ -18,9 +19,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from segleak_utils import metrics
-from segleak_utils.figures.scenes import Example, colour_mask
+from segleak_utils.figures.masks import colour_prediction, without_void
+from segleak_utils.figures.scenes import Example
 from segleak_utils.figures.style import (
     DPI,
+    LOSS_COLOURS,
     LOSS_LABEL,
     MEMBER,
     NONMEMBER,
@@ -145,9 +148,9 @@ def _values(example: Example, palette: np.ndarray) -> tuple[np.ndarray, ...]:
     confidence, predicted = example.posterior.max(0)  # argmax(0) takes three times as long
     return (
         example.image.permute(1, 2, 0).numpy(),
-        colour_mask(predicted, palette),
+        colour_prediction(predicted, example.mask, palette),
         confidence.numpy(),
-        example.loss.numpy(),
+        without_void(example.loss, example.mask).numpy(),
     )
 
 
@@ -172,8 +175,8 @@ def _drawn(
     heading = figure.suptitle(title, y=0.995)
     wall = figure.add_axes((0, 0, 1, 1))
     wall.set_axis_off()
-    columns = ("image", "released prediction", "released confidence", "loss map")
-    limits = (None, None, (0, 1, "cividis"), (0, 5, "magma"))
+    columns = ("image", "released prediction", "released confidence", "loss map (void: grey)")
+    limits = (None, None, (0, 1, "cividis"), (0, 5, LOSS_COLOURS))
     pictures, names, frames = [], [], []
     for row, (example, colour) in enumerate(zip(pair, (MEMBER, NONMEMBER), strict=True)):
         height, width = example.mask.shape
@@ -206,7 +209,7 @@ def _drawn(
 
 
 def _scale_bar(
-    wall: Axes, left: float, wide: float, limit: tuple[float, float, str], label: str
+    wall: Axes, left: float, wide: float, limit: tuple[float, float, str | Colormap], label: str
 ) -> None:
     """A colour bar on the wall of pictures; what exceeds a loss's scale has its last colour."""
     least, most, scale = limit

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 DPI = 90  # of a live picture: sharp enough at a notebook's width, and quickly drawn
 STYLE = Path(__file__).with_name("segleak.mplstyle")
 MEMBER, NONMEMBER = "#0072B2", "#D55E00"
 LOSS_LABEL = "loss of the true class (nats)"
-# One colour, marker and dash for each attack, wherever it appears: never told apart by colour only.
+# A loss map, and what nobody labelled on it: a grey that no loss has.
+VOID_GREY = "#8d99a6"
+LOSS_COLOURS = colormaps["magma"].with_extremes(bad=VOID_GREY)
+# For series without a name below: colour, marker and dash, never told apart by colour only.
 LOOKS = (
     ("#000000", "o", "-"),
     ("#E69F00", "s", "--"),
@@ -27,21 +31,67 @@ LOOKS = (
     ("#D55E00", "X", "-."),
     ("#6B4C2A", "*", ":"),
 )
+# Each attack, by its name in the tables, looks the same in every figure. A colour comes again with
+# another marker and dash, where two attacks are not drawn side by side; blue and vermilion are
+# those of members and non-members.
+ATTACKS = {
+    "blind baseline": ("#000000", "o", "-"),
+    "global loss": ("#E69F00", "s", "--"),
+    "per-class logistic regression": ("#009E73", "^", "-."),
+    "patches, loss map": ("#56B4E9", "v", ":"),
+    "patches, loss map + label": ("#CC79A7", "D", "-"),
+    "patches, loss map + label, trained live": ("#CC79A7", "s", "--"),
+    "patches, concatenation": ("#6B4C2A", "P", "--"),
+    "patches, calibrated loss map": ("#56B4E9", "X", "-"),
+    "whole image, Type-I": ("#000000", "s", ":"),
+    "whole image, Type-II": ("#000000", "^", "--"),
+    "Dice": ("#8A8A1F", "o", "--"),
+    "label-only, errors per class": ("#8A8A1F", "^", "-"),
+    "global loss minus predictability": ("#8A8A1F", "D", ":"),
+    "global loss minus references'": ("#56B4E9", "P", "--"),
+    "LiRA, offline, fixed variance": ("#CC79A7", "X", "-."),
+    "LiRA, offline, a variance an image": ("#CC79A7", "v", ":"),
+    "LiRA, offline, the same networks": ("#6B4C2A", "X", ":"),
+    "LiRA, online, fixed variance": ("#6B4C2A", "s", "-"),
+    "RMIA": ("#6B4C2A", ">", "-."),
+    "calibrated per-class regression": ("#009E73", "D", "-"),
+    "calibrated regression, classes and boundaries": ("#332288", "s", ":"),
+    "calibrated structured regression": ("#332288", "*", "-"),
+    "structured regression, online": ("#332288", "P", "--"),
+}
+# The same attack by who does not know of a defence and by who does.
+ATTACKERS = {"naive": ("#44AA99", "s", "--"), "adaptive": ("#882255", "o", "-")}
 
 
 def looks_of(series: Sequence | Mapping, first: int = 0) -> Sequence[tuple[str, str, str]]:
     """A look for each series; ValueError rather than two series that look alike.
 
-    From the ninth on colours come again, with another marker and dash.
+    An attack or attacker has its own (`ATTACKS`, `ATTACKERS`); the others have those of `LOOKS`
+    from `first` on, from the ninth on with another marker and dash.
+
+    >>> looks_of(["adaptive", "some series", "global loss"])
+    [('#882255', 'o', '-'), ('#000000', 'o', '-'), ('#E69F00', 's', '--')]
     """
     n, most = len(LOOKS), 4 * len(LOOKS)  # as many rounds as there are dashes
     if len(series) > most:
         raise ValueError(f"{len(series)} series in one picture; at most {most} differ enough")
-    looks = []
-    for k in range(first, first + len(series)):
-        again = (k - first) // n
-        looks.append((LOOKS[k % n][0], LOOKS[(k + 3 * again) % n][1], LOOKS[(k + again) % n][2]))
-    return looks
+    known = {**ATTACKS, **ATTACKERS}
+    named = [known.get(name) if isinstance(name, str) else None for name in series]
+    taken = [look for look in named if look]
+    rounds = [
+        (LOOKS[k % n][0], LOOKS[(k + 3 * again) % n][1], LOOKS[(k + again) % n][2])
+        for again in range(4)
+        for k in range(first, first + n)
+    ]
+    free = iter([look for look in rounds if not any(_alike(look, other) for other in taken)])
+    try:
+        return [look or next(free) for look in named]
+    except StopIteration:
+        raise ValueError(f"{len(series)} series in one picture do not differ enough") from None
+
+
+def _alike(a: tuple[str, str, str], b: tuple[str, str, str]) -> bool:
+    return a[0] == b[0] and (a[1] == b[1] or a[2] == b[2])
 
 
 def styled(render: Callable[..., Figure]) -> Callable[..., Figure]:
