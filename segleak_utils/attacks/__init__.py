@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "peers",
         "references",
         "variances",
+        "whitebox",
     ],
     submod_attrs={
         "contests": ["Attack", "Contest", "bars_of"],
@@ -44,6 +45,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "logistic_attack",
         ],
         "variances": ["bavaria"],
+        "whitebox": ["white_box"],
         "windows": ["crop", "patch_corners"],
     },
 )

@@ -98,16 +98,15 @@ def fit(
     return blend, blended(apart, deviations)
 
 
-def ensemble(
-    name: str,
-    of: Case,
-    learned: Sequence[Case],
-    seen: Callable[[Case, variances.Prior], np.ndarray] = features,
-) -> Attack:
-    """The attack on one victim, learned on the shadows beside their references.
+Score = Callable[[Case], NDArray[np.float64]]
 
-    A shadow has K - 1 references where the victim has K: `asking.shadow_cases` says what can be
-    done about it, and docs/results.md what it changes. ValueError without a shadow.
+
+def learn(
+    learned: Sequence[Case], seen: Callable[[Case, variances.Prior], np.ndarray] = features
+) -> tuple[Score, NDArray[np.float64]]:
+    """What scores a case, learned on the shadows beside their references; their own out of fold.
+
+    ValueError without a shadow.
     """
     if not learned:
         raise ValueError("no shadow to learn from; at least one is needed")
@@ -115,8 +114,18 @@ def ensemble(
     rows = np.concatenate([seen(shadow, prior) for shadow in learned])
     member = np.concatenate([shadow.member for shadow in learned])
     blend, own = fit(rows, member, groups_of(learned))
-    threshold = metrics.best_threshold(own, member)
-    return Attack(name, "class losses + references'", blend.scores(seen(of, prior)), threshold)
+    return lambda of: blend.scores(seen(of, prior)), own
+
+
+def ensemble(name: str, of: Case, learned: Sequence[Case]) -> Attack:
+    """The attack on one victim, learned on the shadows beside their references.
+
+    A shadow has K - 1 references where the victim has K: `asking.shadow_cases` says what can be
+    done about it, and docs/results.md what it changes. ValueError without a shadow.
+    """
+    score, own = learn(learned)
+    threshold = metrics.best_threshold(own, np.concatenate([shadow.member for shadow in learned]))
+    return Attack(name, "class losses + references'", score(of), threshold)
 
 
 def groups_of(learned: Sequence[Case]) -> NDArray[np.int64]:

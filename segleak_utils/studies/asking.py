@@ -12,12 +12,13 @@ from torch import Tensor
 from segleak_utils import attacks, representations
 from segleak_utils.attacks import Outputs
 from segleak_utils.attacks.references import Case, averaged, of_zones
+from segleak_utils.attacks.whitebox import Opened
 from segleak_utils.checks import numbers
 from segleak_utils.data import VOID, Scenes
 from segleak_utils.studies.cache import cached, entry, keep, kept
 from segleak_utils.studies.networks import Network, check_apart
 from segleak_utils.studies.plan import Plan
-from segleak_utils.victims import confusion_matrix, logit_batches
+from segleak_utils.victims import confusion_matrix, gradient_norms, logit_batches
 
 
 def asked(plan: Plan, reference: Network, of: Network) -> Outputs:
@@ -97,6 +98,24 @@ def shadow_cases(
     others = [[*(b for b in shadows if b is not a), *more] for a in shadows]
     pairs = zip(shadows, others, strict=True)
     return [case(plan, a, theirs, questions=questions) for a, theirs in pairs]
+
+
+def opened(plan: Plan, of: Network, references: Sequence[Network]) -> Opened:
+    """The `case`, and the gradients of all heads on its scenes: whoever asks has the weights."""
+    known = case(plan, of, references)
+    own, *theirs = [_gradients(plan, by, of) for by in (of, *references)]
+    return Opened(known, own, np.stack(theirs))
+
+
+def _gradients(plan: Plan, by: Network, of: Network) -> np.ndarray:
+    """`victims.gradient_norms` on a network's scenes, members first: [N,1+C]; cached."""
+
+    def norms(scenes: Scenes) -> np.ndarray:
+        name = by.name if plan.progress else None
+        compute = lambda: {"norms": gradient_norms(by.model, scenes, progress=name)}  # noqa: E731
+        return cached(plan.build, "gradients", _loss_key(by, scenes), compute)["norms"]
+
+    return np.concatenate([norms(scenes) for scenes in (of.members, of.nonmembers)])
 
 
 def loss_outputs(plan: Plan, of: Network) -> Outputs:
