@@ -272,6 +272,7 @@ def parser() -> argparse.ArgumentParser:
     which = beyond.add_mutually_exclusive_group()
     which.add_argument("--camvid", type=Path, metavar="DIR", help="on CamVid instead")
     which.add_argument("--choices", action="store_true", help="what was chosen on shadows instead")
+    which.add_argument("--strongest", action="store_true", help="its forms, on shadows, instead")
     which.add_argument("--online", action="store_true", help="online LiRA instead; trains")
     commands.add_parser(
         "audit", add_help=False, allow_abbrev=False, help="your own model: audit --help has more"
@@ -454,7 +455,7 @@ def dispatch(options: argparse.Namespace) -> int:
 
 def beyond_the_paper(options: argparse.Namespace) -> int:
     """Run one of the commands behind notebook 06; return its exit code."""
-    from segleak_utils.studies import beyond, camvid, experiment, growth, online, risk
+    from segleak_utils.studies import beyond, camvid, experiment, growth, online, risk, strongest
 
     try:
         plan = experiment.plan_of(options.preset or "quick")
@@ -468,6 +469,8 @@ def beyond_the_paper(options: argparse.Namespace) -> int:
             camvid.camvid_beyond(options.camvid, preset=options.preset or "full")
         elif options.choices:
             beyond.choices(plan)
+        elif options.strongest:
+            strongest.choices(plan)
         elif options.online:
             online.online(plan)
         else:

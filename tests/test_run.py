@@ -213,6 +213,7 @@ def test_camvid_needs_a_folder():
     [
         ("beyond", ("beyond.beyond", {})),
         ("beyond --choices", ("beyond.choices", {})),
+        ("beyond --strongest", ("strongest.choices", {})),
         ("beyond --online", ("online.online", {})),
         ("beyond --camvid DIR", ("camvid.camvid_beyond", {"preset": "full"})),
         ("epsilon", ("epsilon.audit", {"canaries": False})),
@@ -230,6 +231,7 @@ def test_the_commands_behind_notebook_06_call_one_function_each(line, called, mo
     for name in (
         "beyond.beyond",
         "beyond.choices",
+        "strongest.choices",
         "online.online",
         "camvid.camvid_beyond",
         "epsilon.audit",

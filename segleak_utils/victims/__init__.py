@@ -26,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "posteriors_at",
         ],
         "checkpoints": ["resume"],
+        "gradients": ["gradient_norms", "head_gradient_norms"],
         "iou": ["confusion_matrix", "iou_of", "mean_iou"],
         "networks": ["Recipe", "build_victim", "fingerprint"],
         "recorded": ["Recorded", "recorded"],

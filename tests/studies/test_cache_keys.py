@@ -93,6 +93,18 @@ def zones(_, network_, scenes_):
     asking._told_of(Plan(), network(network_), scenes(scenes_))
 
 
+def gradients(_, network_, scenes_):
+    of = SimpleNamespace(members=scenes(scenes_), nonmembers=scenes("n"))
+    asking._gradients(Plan(progress=False), network(network_), of)
+
+
+def blended(given, network_, members, nonmembers, shadow, second, trees, seeds):
+    given.put("beyond.ensembles.TREES", trees)
+    given.put("beyond.ensembles.SEEDS", seeds)
+    shadows = [network(shadow), network("s", members=second)]
+    beyond.blended(Plan(), network(network_, members, nonmembers), shadows)
+
+
 def blind(_, members, nonmembers):
     asking.blind_features(Plan(), scenes(members), scenes(nonmembers))
 
@@ -224,6 +236,16 @@ RUN = tightness.Run("tuned-12", 12.0, 1.0, 0)
 STEPS: dict[str, tuple[Callable, dict[str, tuple]]] = {
     "loss maps": (loss_maps, {"network_": ("a", "b"), "scenes_": ("m", "o")}),
     "zones": (zones, {"network_": ("a", "b"), "scenes_": ("m", "o")}),
+    "gradients": (gradients, {"network_": ("a", "b"), "scenes_": ("m", "o")}),
+    "blended": (
+        blended,
+        {
+            "shadow": ("c", "d"),
+            "second": ("e", "f"),
+            "trees": ({"max_iter": 1}, {"max_iter": 2}),
+            "seeds": ((0, 1), (0, 2)),
+        },
+    ),
     "online scores": (
         online_scores,
         {"answers": (0.5, 0.6), "n_networks": (6, 8), "victims": ([0, 1], [0, 2])},
@@ -296,7 +318,7 @@ STEPS: dict[str, tuple[Callable, dict[str, tuple]]] = {
     ),
 }
 ASKED_ABOUT = {"answers", "survey", "whole image, learned", "whole image", "published", "patches"}
-for _name in (*ASKED_ABOUT, "calibrated patches", "service"):
+for _name in (*ASKED_ABOUT, "calibrated patches", "service", "blended"):
     STEPS[_name][1].update({("network_" if k == "network" else k): v for k, v in WHO.items()})
 
 
