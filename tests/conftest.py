@@ -20,6 +20,8 @@ from segleak_utils.running import execution
 from segleak_utils.studies import experiment, patchattacks, shelf
 from segleak_utils.studies.plan import WEIGHTS
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 def pytest_xdist_auto_num_workers() -> int:
     """Two processes where there are cores and memory for both, each with kernels of its own."""
@@ -71,7 +73,10 @@ def camvid_root() -> Path:
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory) -> Path:
-    """A build folder with all notebooks executed; SEGLEAK_EXECUTED names one that is there."""
+    """A build folder with all notebooks executed, and their solutions after them.
+
+    SEGLEAK_EXECUTED names one that is there.
+    """
     plan = studies.Plan()
     wanted = {*experiment.network_names(plan), *plan.further}
     wanted |= {

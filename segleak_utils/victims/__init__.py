@@ -27,7 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "checkpoints": ["resume"],
         "gradients": ["gradient_norms", "head_gradient_norms"],
-        "iou": ["confusion_matrix", "iou_of", "mean_iou"],
+        "iou": ["confusion_matrix", "iou_of", "mean_iou", "mean_iou_difference"],
         "networks": ["Recipe", "build_victim", "fingerprint"],
         "recorded": ["Recorded", "recorded"],
         "training": ["augmentation", "train_victim"],
