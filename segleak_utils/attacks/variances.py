@@ -112,7 +112,8 @@ def fit_prior(values: np.ndarray) -> Prior:
     found = minimize(lambda x: -log_evidence(scaled, prior_of(x)).mean(), start, method="L-BFGS-B")
     best = prior_of(found.x)
     return Prior(
-        float(centre + spread * best.mean), best.weight, best.shape, float(spread**2 * best.scale)
+        *(float(x) for x in (centre + spread * best.mean, best.weight, best.shape)),
+        float(spread**2 * best.scale),
     )
 
 

@@ -37,6 +37,7 @@ from segleak_utils.studies.networks import Network
 from segleak_utils.studies.plan import ROOT, Plan
 from segleak_utils.studies.rows import RESULTS as RESULTS
 from segleak_utils.studies.rows import Line, table, write
+from segleak_utils.studies.rows import best_of as best_of
 from segleak_utils.studies.rows import read as read
 
 PATCHES = patch_attack(CALIBRATED_MAP)

@@ -100,6 +100,19 @@ def read(path: Path = RESULTS, kind: type[Row] = Line) -> list[Row]:
     return found
 
 
+def best_of(found: Sequence[Line]) -> str:
+    """The attack that the others were held against: of no victim is it behind itself.
+
+    ValueError where there is none, or more than one.
+    """
+    level = {x.attack for x in found} - {
+        x.attack for x in found if (x.behind, x.behind_low, x.behind_high) != (0, 0, 0)
+    }
+    if len(level) != 1:
+        raise ValueError(f"{len(level)} attacks that the others are held against; expected one")
+    return level.pop()
+
+
 def table(found: Sequence[Line]) -> str:
     """The lines as a table in Markdown, with intervals."""
     head = ["victim", "setting", "attack", "networks", "AUC", "TPR at 1 % FPR", "at 0.1 %"]
