@@ -26,7 +26,9 @@ def cells(notebook: NotebookNode) -> list[NotebookNode]:
     live = any("widgets.show(" in cell.source for cell in notebook.cells)
     prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     solutions = [text for source in prose for text in SOLUTION.findall(source)]
-    return [*([sweep.cell()] if live else []), *map(new_code_cell, solutions)]
+    # each with names of its own, as a reader meets it who skips the others
+    apart = [f"exec(compile({text!r}, 'a solution', 'exec'), dict(globals()))" for text in solutions]
+    return [*([sweep.cell()] if live else []), *map(new_code_cell, apart)]
 
 
 @contextlib.contextmanager

@@ -255,6 +255,17 @@ call(
     member=BOTH,
 )
 call(
+    metrics.share_of_difference,
+    lambda r: {
+        "part": (s := scored(r))["scores"],
+        "whole": s["scores"] + 99 * s["member"],
+        "member": s["member"],
+    },
+    part=SCALED,
+    whole=SCALED,
+    member=BOTH,
+)
+call(
     metrics.paired_auc_difference,
     lambda r: {
         "scores_a": (s := scored(r))["scores"],

@@ -222,7 +222,7 @@ def test_solutions_are_run_after_the_last_cell_and_those_that_fail_are_found(tmp
         )
 
     path = tmp_path / "some.ipynb"
-    texts = ["print(x + 1)", "print(y)", "print(x + 2)"]
+    texts = ["y = x + 1\nprint(y)", "print(y)", "print(x + 2)"]
     prose = [solution(text) for text in texts]
     nbformat.write(new_notebook(cells=[new_code_cell("x = 1"), *prose]), path)
     with (
@@ -231,6 +231,5 @@ def test_solutions_are_run_after_the_last_cell_and_those_that_fail_are_found(tmp
     ):
         execution.run_notebook(path, tmp_path, {}, cell_timeout=60)
     tried = nbformat.read(tmp_path / "c" / "some.ipynb", as_version=4)
-    assert [cell.source.strip() for cell in tried.cells] == texts
     assert [c.outputs[0].get("text") for c in tried.cells] == ["2\n", None, "3\n"]
     assert execution.hidden_errors(tried) == ["cell 1: NameError: name 'y' is not defined"]

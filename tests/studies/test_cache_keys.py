@@ -31,6 +31,7 @@ from segleak_utils.studies import (
     faults,
     frontier,
     growth,
+    labelling,
     literature,
     protected,
     risk,
@@ -107,6 +108,10 @@ def blended(given, network_, members, nonmembers, shadow, second, trees, seeds):
 
 def blind(_, members, nonmembers):
     asking.blind_features(Plan(), scenes(members), scenes(nonmembers))
+
+
+def mislabelled(_, scenes_):
+    labelling._mislabelled_in(Plan(), scenes(scenes_))
 
 
 def miou(given, answers):
@@ -251,6 +256,7 @@ STEPS: dict[str, tuple[Callable, dict[str, tuple]]] = {
         {"answers": (0.5, 0.6), "n_networks": (6, 8), "victims": ([0, 1], [0, 2])},
     ),
     "blind": (blind, {"members": ("m", "o"), "nonmembers": ("n", "o")}),
+    "mislabelled": (mislabelled, {"scenes_": ("m", "o")}),
     "miou": (miou, {"answers": ("a", "b")}),
     "answers": (answers, {}),
     "survey": (survey, {}),
@@ -343,6 +349,7 @@ def entry_of(monkeypatch, tmp_path):
                     exposure,
                     faults,
                     frontier,
+                    labelling,
                     literature,
                     standard,
                 ),
