@@ -34,6 +34,7 @@ PATTERN = "[0-9][0-9]_*.ipynb"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 THREADS = "OMP_NUM_THREADS"
+FRAMES = "SEGLEAK_FRAMES"  # set: sliders bring the pictures of their stops (figures.frames)
 TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -405,7 +406,7 @@ def run_notebooks(
 
     if jobs > 1:
         print(f"{len(chosen)} notebooks, {jobs} at a time", flush=True)
-    with _environ(kernel_environment(build, jobs)):
+    with _environ(kernel_environment(build, jobs) | {FRAMES: "1"}):
         for _ in _side_by_side(chosen, run, jobs, stopped):
             pass  # each says itself how it went
     ran = {path.stem for path in chosen}
