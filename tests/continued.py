@@ -25,9 +25,9 @@ def cells(notebook: NotebookNode) -> list[NotebookNode]:
     """The sweep of the controls, if there are any, then each folded solution in its order."""
     live = any("widgets.show(" in cell.source for cell in notebook.cells)
     prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    solutions = [text for source in prose for text in SOLUTION.findall(source)]
+    found = [text for source in prose for text in SOLUTION.findall(source)]
     # each with names of its own, as a reader meets it who skips the others
-    apart = [f"exec(compile({text!r}, 'a solution', 'exec'), dict(globals()))" for text in solutions]
+    apart = [f"exec(compile({text!r}, 'a solution', 'exec'), dict(globals()))" for text in found]
     return [*([sweep.cell()] if live else []), *map(new_code_cell, apart)]
 
 
