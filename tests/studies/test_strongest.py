@@ -62,7 +62,7 @@ def test_each_shadow_takes_the_victims_place_and_no_victim_is_asked(
 
 def test_a_form_says_what_its_attack_says(toy):
     """By hand, for one shadow in the victim's place."""
-    toy.size = 40
+    toy.size = 24
     plan, (target, *others) = Plan(), experiment.networks(None, "dependent", 3)
     ask = strongest._asker(plan, target, others)
     of, learned = ask(questions=1)
