@@ -273,6 +273,7 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--camvid", type=Path, metavar="DIR", help="on CamVid instead")
     which.add_argument("--choices", action="store_true", help="what was chosen on shadows instead")
     which.add_argument("--strongest", action="store_true", help="its forms, on shadows, instead")
+    which.add_argument("--confirm", action="store_true", help="on a fresh victim instead; trains")
     which.add_argument("--online", action="store_true", help="online LiRA instead; trains")
     commands.add_parser(
         "audit", add_help=False, allow_abbrev=False, help="your own model: audit --help has more"
@@ -471,6 +472,8 @@ def beyond_the_paper(options: argparse.Namespace) -> int:
             beyond.choices(plan)
         elif options.strongest:
             strongest.choices(plan)
+        elif options.confirm:
+            strongest.confirm(plan)
         elif options.online:
             online.online(plan)
         else:

@@ -26,9 +26,9 @@ TWO_QUESTIONS = "blended ensemble, two questions"
 SEEDS = tuple(range(5))
 # Few leaves and a few features a split: trees that differ, on some thousand images.
 TREES = {
-    "max_iter": 150,
+    "max_iter": 100,
     "learning_rate": 0.05,
-    "max_leaf_nodes": 8,
+    "max_leaf_nodes": 4,
     "min_samples_leaf": 20,
     "l2_regularization": 1.0,
     "max_features": 0.3,
@@ -44,8 +44,9 @@ def features(of: Case, prior: variances.Prior) -> NDArray[np.float64]:
 class Blend:
     """A logistic regression and boosted trees, fitted on one set of rows.
 
-    Each score is divided by its deviation on images that its model has not seen (`deviations`, in
-    the order of the models); the trees together count as much as the regression.
+    Each score is divided by the deviation that such scores have on shadow images which their model
+    has not seen (`deviations`, in the order of the models); the trees together count as much as the
+    regression.
     """
 
     def __init__(self, models: Sequence[BaseEstimator], deviations: Sequence[float]) -> None:
@@ -86,16 +87,18 @@ def fit(
         raise ValueError(f"{found} group of images; expected at least two, for the folds")
     trees = [HistGradientBoostingClassifier(**TREES, random_state=seed) for seed in seeds]
 
-    def fitted(chosen: np.ndarray) -> list[BaseEstimator]:
+    def fitted(models: Sequence[BaseEstimator], chosen: np.ndarray) -> list[BaseEstimator]:
         linear = regressions.logistic_attack(rows[chosen], member[chosen])
-        return [linear, *(clone(tree).fit(rows[chosen], member[chosen]) for tree in trees)]
+        return [linear, *(clone(tree).fit(rows[chosen], member[chosen]) for tree in models)]
 
-    apart = np.zeros((1 + len(trees), len(rows)))
-    for learn, rest in GroupKFold(min(regressions.FOLDS, found)).split(rows, member, groups):
-        apart[:, rest] = [said(model, rows[rest]) for model in fitted(learn)]
-    deviations = apart.std(1)
-    blend = Blend(fitted(np.arange(len(rows))), deviations)
-    return blend, blended(apart, deviations)
+    apart = np.zeros((2, len(rows)))
+    folds = GroupKFold(min(regressions.FOLDS, found)).split(rows, member, groups)
+    for k, (learn_on, rest) in enumerate(folds):  # trees differ by their seed alone: one a fold
+        both = fitted([trees[k % len(trees)]], learn_on)
+        apart[:, rest] = [said(model, rows[rest]) for model in both]
+    linear, tree = apart.std(1)
+    blend = Blend(fitted(trees, np.arange(len(rows))), [linear, *[tree] * len(trees)])
+    return blend, blended(apart, [linear, tree])
 
 
 Score = Callable[[Case], NDArray[np.float64]]

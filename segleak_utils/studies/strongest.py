@@ -1,7 +1,7 @@
-"""The strongest attack, form by form: what was tried on shadows, and what came of it.
+"""The strongest attack: its forms on shadows, and the chosen one on a victim nobody had looked at.
 
-Each shadow takes the victim's place, with two others beside it, or with all of them. No image of a
-victim has a part in it.
+On shadows each of them takes the victim's place, with two others beside it, or with all of them. No
+image of a victim has a part in it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from pydantic import BaseModel, ConfigDict
 from segleak_utils import metrics
 from segleak_utils.attacks import ensembles, references, variances
 from segleak_utils.attacks.references import CALIBRATED, FEATURES, Case
-from segleak_utils.studies import asking, experiment, rows
+from segleak_utils.studies import asking, beyond, experiment, rows
 from segleak_utils.studies.networks import Network
 from segleak_utils.studies.plan import ROOT, Plan
+from segleak_utils.studies.rows import Line
 
 CHOICES = ROOT / "docs" / "strongest-choices.csv"
+CONFIRMED = ROOT / "docs" / "confirmation.csv"
 N_SHADOWS = 8
+FRESH = "victim-4"  # trained, and scored once, after the last choice
 
 
 class Tried(BaseModel):
@@ -174,6 +177,32 @@ def choices(
             )
         rows.write(found, path or plan.build / "strongest-choices.csv")
     print(table(found))
+    return found
+
+
+def confirm(
+    plan: Plan,
+    counts: Sequence[int] = (2, N_SHADOWS),
+    *,
+    victim: str = FRESH,
+    everyone: bool = True,
+    path: Path | None = None,
+) -> list[Line]:
+    """The contest on a victim that had no part in any choice; it is trained if it is not there.
+
+    `everyone`: with two networks, also the attacks of the paper and of its peers. Prints the lines,
+    and writes them to `path` (``build/confirmation.csv``), those that are there after each number
+    of networks.
+    """
+    of, found = experiment.network(plan, victim), []
+    for count in counts:
+        shadows = experiment.networks(plan, "dependent", count)
+        all_of_them = everyone and count == 2
+        held = beyond.contest(plan, "dependent", of, shadows, everyone=all_of_them, strongest=True)
+        lines = beyond.lines(held, shadows, held[beyond.BEST].scores)
+        found += [line for line in lines if line.networks == count or count == counts[0]]
+        print(rows.table(lines), flush=True)
+        rows.write(found, path or plan.build / "confirmation.csv")
     return found
 
 

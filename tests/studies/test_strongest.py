@@ -9,8 +9,9 @@ import pytest
 from toy_networks import toy_case
 
 from segleak_utils import metrics
-from segleak_utils.attacks import ensembles, references
-from segleak_utils.studies import Plan, asking, experiment, rows, strongest
+from segleak_utils.attacks import contests, ensembles, references
+from segleak_utils.attacks.contests import Attack, Contest
+from segleak_utils.studies import Plan, asking, beyond, experiment, rows, strongest
 from segleak_utils.studies.strongest import Tried
 
 
@@ -62,7 +63,7 @@ def test_each_shadow_takes_the_victims_place_and_no_victim_is_asked(
 
 def test_a_form_says_what_its_attack_says(toy):
     """By hand, for one shadow in the victim's place."""
-    toy.size = 40
+    toy.size = 24
     plan, (target, *others) = Plan(), experiment.networks(None, "dependent", 3)
     ask = strongest._asker(plan, target, others)
     of, learned = ask(questions=1)
@@ -84,3 +85,31 @@ def test_bad_requests_are_named():
         strongest.choices(Plan(), forms=["none"])
     with pytest.raises(ValueError, match="3 shadows"):
         strongest.choices(Plan(), n_shadows=3)
+
+
+def test_the_fresh_victim_is_attacked_once_with_each_number_of_networks(
+    monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path))
+    rng, member, asked = np.random.default_rng(0), np.arange(300) < 100, []
+    names = contests.BLIND, references.RMIA, ensembles.TWO_QUESTIONS
+
+    def contest(plan, setting, victim, shadows, **how):
+        asked.append((victim, len(shadows), how))
+        found = [Attack(n, "x", rng.normal(size=300) + k * member, 0) for k, n in enumerate(names)]
+        return Contest(victim, setting, member, tuple(found))
+
+    monkeypatch.setattr(strongest.beyond, "contest", contest)
+    monkeypatch.setattr(experiment, "network", lambda plan, name: name)
+    few = SimpleNamespace(members=[], nonmembers=[])
+    monkeypatch.setattr(experiment, "networks", lambda plan, setting, n: [few] * n)
+    found = strongest.confirm(Plan(), (2, 8))
+    assert asked == [
+        (strongest.FRESH, 2, {"everyone": True, "strongest": True}),
+        (strongest.FRESH, 8, {"everyone": False, "strongest": True}),
+    ]
+    assert [(x.attack, x.networks) for x in found] == [
+        (names[0], 0), (names[1], 2), (names[2], 2), (names[1], 8), (names[2], 8),
+    ]  # fmt: skip
+    assert found[1].tpr_behind is not None and beyond.best_of(found) == names[2]
+    assert len(rows.read(tmp_path / "confirmation.csv")) == 5
