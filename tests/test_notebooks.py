@@ -109,10 +109,8 @@ def not_repeatable(sources: list[str]) -> list[str]:
         for name in bound_names(tree):
             owners.setdefault(name, set()).add(k)
         for node in tree.body:
-            if isinstance(node, ast.Assign) and DRAWN & {
-                of.attr if isinstance(of, ast.Attribute) else getattr(of, "id", "")
-                for of in ast.walk(node.value)
-            }:
+            made = node.value.func if isinstance(getattr(node, "value", 0), ast.Call) else None
+            if isinstance(node, ast.Assign) and getattr(made, "attr", "") in DRAWN:
                 drawing |= {target.id for target in node.targets if isinstance(target, ast.Name)}
     found = [
         f"{name} is bound in cells {sorted(cells)}"
