@@ -1,0 +1,113 @@
+"""Sentences of the notebooks that depend on what was found: true whatever that is.
+
+An interval is anything with `value`, `low` and `high` (`metrics.Interval`). What is said to be so
+is clear of what it is compared with: its interval does not hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+
+class Found(Protocol):
+    """An estimate with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def clear(found: Found, of: float = 0.0) -> int:
+    """1: the whole interval lies above; -1: below; 0: it holds the value, or touches it."""
+    return (found.low > of) - (found.high < of)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them.
+
+    >>> listed(["car"]), listed(["car", "bus"]), listed(["car", "bus", "truck"])
+    ('car', 'car and bus', 'car, bus and truck')
+    """
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def darker(member: float, nonmember: float) -> str:
+    """Which of the two typical scenes has the lower mean loss, as it is printed (nats)."""
+    told = round(member, 2) - round(nonmember, 2)
+    if told == 0:
+        return "To two decimals they do not differ."
+    return f"The {'member' if told < 0 else 'non-member'} is the darker one."
+
+
+def blind(area: Found) -> str:
+    """What the AUC of the blind baseline says about the two groups."""
+    if clear(area, 0.5):
+        return "misses .5: the groups differ by themselves, and no other number is to be trusted"
+    return "holds .5: without the victim nobody tells the groups apart"
+
+
+def guessing(area: Found) -> str:
+    """Where an attack's AUC lies, seen from .5."""
+    return {1: "above guessing", 0: "not clear of guessing", -1: "below guessing"}[clear(area, 0.5)]
+
+
+def changed(difference: Found) -> str:
+    """A score against another one, by the difference of their AUCs."""
+    return {1: "better", 0: "no clear change", -1: "worse"}[clear(difference)]
+
+
+def on_members(difference: Found, more: str) -> str:
+    """E.g. "more accurate on members", by the difference between members and others."""
+    return {
+        1: f"more {more} on members",
+        0: f"neither clearly more nor clearly less {more} on members",
+        -1: f"less {more} on members",
+    }[clear(difference)]
+
+
+def further(excess: Found) -> str:
+    """How far accuracy falls from members to others beside confidence; `excess`: the difference,
+    members minus others, of confidence minus accuracy."""
+    return {
+        1: "falls less far than its confidence",
+        0: "falls about as far as its confidence, as far as these scenes can tell",
+        -1: "falls further than its confidence",
+    }[clear(excess)]
+
+
+def diluting(shares: Mapping[str, tuple[float, float]]) -> str:
+    """Which classes hold a larger share of the pixels than of the gap: {class: both shares}."""
+    under = [name for name, (of_pixels, of_gap) in shares.items() if of_gap < of_pixels]
+    if not under:
+        return "None of these holds more of the pixels than of the gap."
+    verb = "holds" if len(under) == 1 else "hold"
+    return f"Of these, {listed(under)} {verb} more of the pixels than of the gap."
+
+
+def apart(differences: Mapping[tuple[str, str], Found]) -> str:
+    """Which pairs differ: {(a, b): a minus b}, intervals corrected for the number of pairs."""
+    n = len(differences)
+    surely = {pair: found for pair, found in differences.items() if clear(found)}
+    if not surely:
+        return f"None of the {n} pairs differs clearly: which of them tells most is not decided."
+    told = [
+        f"*{pair[0 if clear(found) > 0 else 1]}* tells more than *{pair[1 if clear(found) > 0 else 0]}*"
+        for pair, found in surely.items()
+    ]
+    return (
+        f"Of the {n} pairs, {len(told)} {'differs' if len(told) == 1 else 'differ'} clearly: "
+        + ("; ".join(told) + ".")
+    )
+
+
+def each_above(areas: Mapping[str, Found]) -> str:
+    """Which of several parts tell something; their intervals are corrected for their number."""
+    n, above = len(areas), [name for name, area in areas.items() if clear(area, 0.5) > 0]
+    if len(above) == n:
+        return f"All {n} are above guessing: the leak is spread over the image."
+    if not above:
+        return f"None of the {n} is clearly above guessing."
+    told = listed([f"*{name}*" for name in above])
+    return f"Clearly above guessing: {told}; the others are not."
