@@ -53,6 +53,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "masks": [
             "colour_mask",
             "colour_prediction",
+            "render_mislabelled",
             "without_void",
         ],
         "scenes": [

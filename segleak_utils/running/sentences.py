@@ -86,20 +86,26 @@ def diluting(shares: Mapping[str, tuple[float, float]]) -> str:
     return f"Of these, {listed(under)} {verb} more of the pixels than of the gap."
 
 
+def halves(shares: Mapping[str, Found]) -> str:
+    """Of which parts more than half lies there, of which less; nothing where there is no part."""
+    kinds = {kind: [n for n, of in shares.items() if clear(of, 0.5) == kind] for kind in (1, -1, 0)}
+    told = {1: "More than half of the gap", -1: "Less than half of it", 0: "About half, or undecided"}
+    said = [f"{told[kind]}: {listed(names)}" for kind, names in kinds.items() if names]
+    return f"{'; '.join(said)}." if said else ""
+
+
 def apart(differences: Mapping[tuple[str, str], Found]) -> str:
     """Which pairs differ: {(a, b): a minus b}, intervals corrected for the number of pairs."""
     n = len(differences)
     surely = {pair: found for pair, found in differences.items() if clear(found)}
     if not surely:
         return f"None of the {n} pairs differs clearly: which of them tells most is not decided."
-    told = [
-        f"*{pair[0 if clear(found) > 0 else 1]}* tells more than *{pair[1 if clear(found) > 0 else 0]}*"
-        for pair, found in surely.items()
-    ]
-    return (
-        f"Of the {n} pairs, {len(told)} {'differs' if len(told) == 1 else 'differ'} clearly: "
-        + ("; ".join(told) + ".")
-    )
+    told = []
+    for pair, found in surely.items():
+        more, less = pair if clear(found) > 0 else pair[::-1]
+        told.append(f"*{more}* tells more than *{less}*")
+    differ = "differs" if len(told) == 1 else "differ"
+    return f"Of the {n} pairs, {len(told)} {differ} clearly: {'; '.join(told)}."
 
 
 def each_above(areas: Mapping[str, Found]) -> str:

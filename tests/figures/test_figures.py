@@ -56,6 +56,9 @@ def scenes() -> Scenes:
 P_VALUES = RNG.random(60)
 COUNTS = torch.tensor([[100.0, 20, 30], [0, 0, 0], [300, 240, 180]], dtype=torch.float64)
 CASES = {
+    "mislabelled": lambda: figures.render_mislabelled(
+        [A.image, B.image], [A.mask, B.mask], [A.mask == 1, B.mask == 99], PALETTE
+    ),
     "threshold": lambda: figures.render_threshold(SCORES["a"], MEMBER, 0.5),
     "calibration": lambda: figures.render_calibration(
         {"members": COUNTS, "non-members": COUNTS / 2}, "temperature 1"

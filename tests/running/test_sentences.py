@@ -76,3 +76,13 @@ def test_parts_that_tell_something_are_all_some_or_none():
     assert "*b*; the others are not" in sentences.each_above(
         {"a": low, "b": high, "c": at(0.3, 0.4)}
     )
+
+
+def test_halves_are_said_where_they_are_clear():
+    shares = {"wall": at(0.8, 1.1), "truck": at(0.4, 0.6), "bus": at(0.1, 0.3), "car": at(0, 0.2)}
+    assert sentences.halves(shares) == (
+        "More than half of the gap: wall; Less than half of it: bus and car; "
+        "About half, or undecided: truck."
+    )
+    assert sentences.halves({"bus": at(0.1, 0.3)}) == "Less than half of it: bus."
+    assert sentences.halves({}) == ""
