@@ -88,8 +88,8 @@ def diluting(shares: Mapping[str, tuple[float, float]]) -> str:
 
 def halves(shares: Mapping[str, Found]) -> str:
     """Of which parts more than half lies there, of which less; nothing where there is no part."""
-    kinds = {kind: [n for n, of in shares.items() if clear(of, 0.5) == kind] for kind in (1, -1, 0)}
-    told = {1: "More than half of the gap", -1: "Less than half of it", 0: "About half, or undecided"}
+    kinds = {k: [name for name, of in shares.items() if clear(of, 0.5) == k] for k in (1, -1, 0)}
+    told = {1: "More than half of the gap", -1: "Less than half", 0: "About half, or undecided"}
     said = [f"{told[kind]}: {listed(names)}" for kind, names in kinds.items() if names]
     return f"{'; '.join(said)}." if said else ""
 
