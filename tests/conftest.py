@@ -10,14 +10,18 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch counts the cores: each h
     _share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _share)))
 
+import nbformat
 import psutil
 import pytest
+import solutions
 
 from segleak_utils import studies
 from segleak_utils.attacks import patchnets
 from segleak_utils.running import execution
 from segleak_utils.studies import experiment, patchattacks, shelf
 from segleak_utils.studies.plan import WEIGHTS
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -70,7 +74,10 @@ def camvid_root() -> Path:
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory) -> Path:
-    """A build folder with all notebooks executed; SEGLEAK_EXECUTED names one that is there."""
+    """A build folder with all notebooks executed, and their solutions after them.
+
+    SEGLEAK_EXECUTED names one that is there.
+    """
     plan = studies.Plan()
     wanted = {*experiment.network_names(plan), *plan.further}
     wanted |= {
@@ -84,8 +91,14 @@ def build(tmp_path_factory) -> Path:
         pytest.skip(f"not in weights/ and its manifest.json yet: {', '.join(missing)}")
     if os.environ.get("SEGLEAK_EXECUTED"):
         return Path(os.environ["SEGLEAK_EXECUTED"])
-    folder = tmp_path_factory.mktemp("build")
-    execution.run_notebooks(build=folder, overrides={"preset": "quick"}, cell_timeout=600)
+    folder, beside = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("solved")
+    (beside / "data").symlink_to(ROOT / "data")  # as the notebooks' folder sees it
+    (beside / "notebooks").mkdir()
+    for path in execution.choose(ROOT / "notebooks"):
+        notebook = solutions.solved(nbformat.read(path, as_version=4))
+        nbformat.write(notebook, beside / "notebooks" / path.name)
+    quick = {"preset": "quick"}
+    execution.run_notebooks(beside / "notebooks", folder, overrides=quick, cell_timeout=600)
     return folder
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+import solutions
 import sweep
 
 from segleak_utils.attacks import contests, patchnets, references
@@ -66,35 +68,95 @@ def test_formulas_have_no_doubled_backslash(path):
         assert not re.search(r"\$[^$\n]*\\\\[a-zA-Z]", text), text
 
 
+COMPREHENSIONS = ast.Lambda | ast.ListComp | ast.DictComp | ast.SetComp | ast.GeneratorExp
+# what changes the object that a name stands for
+CHANGING = {"append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "update"}
+CHANGING |= {"add", "discard", "setdefault", "popitem"}
+DRAWN = {"Generator", "default_rng", "manual_seed", "RandomState"}  # its next numbers are others
+
+
 def bound_names(tree: ast.AST) -> list[str]:
     """Names that a cell binds for the cells after it: not those inside functions."""
     found = []
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             found.append(node.name)
-        elif not isinstance(node, ast.Lambda | ast.ListComp | ast.DictComp | ast.SetComp):
+        elif not isinstance(node, COMPREHENSIONS):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 found.append(node.id)
             found += bound_names(node)
     return found
 
 
+def changed_names(tree: ast.AST) -> set[str]:
+    """Names whose object a cell changes: a method of `CHANGING`, or an item that is set."""
+    found = set()
+    for node in ast.walk(tree):
+        held = None
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            held = node.func.value if node.func.attr in CHANGING else None
+        elif isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            held = node.value
+        if isinstance(held, ast.Name):
+            found.add(held.id)
+    return found
+
+
+def not_repeatable(sources: list[str]) -> list[str]:
+    """Why cells cannot be run again, one by one or from the middle, and mean the same."""
+    trees = [ast.parse(source) for source in sources]
+    owners: dict[str, set[int]] = {}
+    drawing: set[str] = set()
+    for k, tree in enumerate(trees):
+        for name in bound_names(tree):
+            owners.setdefault(name, set()).add(k)
+        for node in tree.body:
+            made = node.value.func if isinstance(getattr(node, "value", 0), ast.Call) else None
+            if isinstance(node, ast.Assign) and getattr(made, "attr", "") in DRAWN:
+                drawing |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    found = [
+        f"{name} is bound in cells {sorted(cells)}"
+        for name, cells in owners.items()
+        if len(cells) > 1 and name != "_"
+    ]
+    for k, tree in enumerate(trees):
+        own = set(bound_names(tree))
+        read = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+        found += [f"cell {k} changes {name}" for name in changed_names(tree) & owners.keys() - own]
+        found += [f"cell {k} draws from {name}" for name in read & drawing - own]
+        for node in tree.body:  # x = f(x): another x the second time
+            if isinstance(node, ast.Assign | ast.AugAssign):
+                before = {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)}
+                new = set(bound_names(node))
+                earlier = {x for of in tree.body[: tree.body.index(node)] for x in bound_names(of)}
+                if isinstance(node, ast.AugAssign):
+                    before |= new
+                found += [f"cell {k} makes {x} of itself" for x in before & new - earlier]
+    return found
+
+
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: getattr(p, "stem", "-"))
-def test_what_an_exercise_uses_means_one_thing_throughout(path):
-    """At the end of the notebook a name has its last value, not the one that was explained."""
-    bound: dict[str, set[int]] = {}
-    for k, cell in enumerate(nbformat.read(path, as_version=4).cells):
-        if cell.cell_type == "code":
-            for name in bound_names(ast.parse(cell.source)):
-                bound.setdefault(name, set()).add(k)
-    for text in cells(path, "markdown"):
-        for solution in re.findall(r"<details>.*?```python\n(.*?)```", text, re.DOTALL):
-            tree = ast.parse(solution)
-            read = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
-            twice = {
-                n: bound[n] for n in read - set(bound_names(tree)) if len(bound.get(n, ())) > 1
-            }
-            assert not twice, f"bound in several cells: {twice}\n{solution}"
+def test_every_cell_can_be_run_twice(path):
+    """Else an exercise meets another value of a name than the one that was explained."""
+    assert not_repeatable(cells(path, "code")) == []
+
+
+@pytest.mark.parametrize(
+    ("sources", "why"),
+    [
+        (["own = f()", "own = g()"], "own is bound in cells"),
+        (["x = [1]", "for x in range(3):\n    print(x)"], "x is bound in cells"),
+        (["x = [1]", "x.append(2)"], "cell 1 changes x"),
+        (["x = {}", "x['a'] = 2"], "cell 1 changes x"),
+        (["x = 1", "x += 1"], "x is bound in cells"),
+        (["from m import x\nx = x + 1"], "cell 0 makes x of itself"),
+        (["rng = np.random.default_rng(0)", "y = rng.normal()"], "cell 1 draws from rng"),
+    ],
+)
+def test_a_cell_that_cannot_be_run_twice_is_found(sources, why):
+    assert any(why in reason for reason in not_repeatable(sources))
+    fine = ["x = []\nfor k in range(3):\n    x.append(k)\nx += [4]", "y = [k for k in x]\n_ = 1"]
+    assert not_repeatable([*fine, "def f():\n    x = 1\n    return x\n_ = f()"]) == []
 
 
 def test_the_typed_result_is_recognised():
@@ -114,6 +176,17 @@ def test_the_notebooks_run_and_hide_no_errors(build):
         assert execution.hidden_errors(executed) == []
         assert (build / "html" / f"{path.stem}.html").stat().st_size > 10_000
     assert not list((build / "notebooks").glob("*.failed.ipynb"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: getattr(p, "stem", "-"))
+def test_every_solution_runs_after_its_notebook(path, build):
+    executed = nbformat.read(build / "notebooks" / path.name, as_version=4)
+    found = solutions.outcomes(executed)
+    if os.environ.get("SEGLEAK_EXECUTED") and not found:
+        pytest.skip("SEGLEAK_EXECUTED was run without the solutions")
+    assert len(found) == len(solutions.solutions(nbformat.read(path, as_version=4)))
+    assert "failed" not in found, [c.outputs for c in executed.cells if "failed" in str(c.outputs)]
 
 
 @pytest.mark.slow

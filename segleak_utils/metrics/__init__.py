@@ -39,6 +39,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "Roc",
             "accuracy_at",
             "auc",
+            "auc_differences",
             "balanced_accuracy_at",
             "best_threshold",
             "mean_difference",

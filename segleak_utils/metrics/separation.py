@@ -138,6 +138,41 @@ def paired_auc_difference(
     return Interval(value, min(low, value), max(high, value), m, n, level)
 
 
+def auc_differences(
+    scores: Sequence[ArrayLike],
+    member: ArrayLike,
+    *,
+    seed: int,
+    n_boot: int = 2000,
+    level: float = 0.95,
+) -> list[list[Interval]]:
+    """`paired_auc_difference` of each of K scores [n] of the same images minus each, [K][K].
+
+    Each is resampled once, not once for each other.
+
+    >>> member = np.arange(20) < 10
+    >>> found = auc_differences([np.arange(20.0), -np.arange(20.0)], member, seed=0)
+    >>> print(found[1][0], found[0][0])
+    1.00 [1.00, 1.00] .00 [.00, .00]
+    """
+    seed, n_boot = _bootstrap(seed, n_boot)
+    level, values, resampled = numbers.level(level), [], []
+    for k, of in enumerate(scores):
+        checked, inside = numbers.scored(of, member, f"scores[{k}]")
+        pairs = _Pairs.of(checked[inside], checked[~inside])
+        m, n = len(pairs.below), len(pairs.order)
+        once = np.ones((1, m)), np.ones((1, n))
+        values.append(pairs.balance(*once)[0] / (m * n))
+        resampled.append(_resampled_means([(pairs, 1)], m, n, seed, n_boot))
+
+    def minus(a: int, b: int) -> Interval:
+        value = float(values[a] - values[b]) / 2
+        low, high = _percentiles((resampled[a] - resampled[b]) / 2, level)
+        return Interval(value, min(low, value), max(high, value), m, n, level)
+
+    return [[minus(a, b) for b in range(len(values))] for a in range(len(values))]
+
+
 def mean_difference(values: ArrayLike, member: ArrayLike, level: float = 0.95) -> Interval:
     """Mean of `values` [n] over the members minus that over the non-members (Welch's interval).
 

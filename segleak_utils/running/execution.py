@@ -26,7 +26,7 @@ import papermill
 import psutil
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-from segleak_utils.running import parameters, results
+from segleak_utils.running import pages, parameters, results
 from segleak_utils.whole import alone, sweep, write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -187,11 +187,16 @@ def _has_png(output: Mapping) -> bool:
 
 
 def html(notebook: nbformat.NotebookNode, name: str) -> str:
-    """Render an executed notebook; a widget that brought a picture is shown as that picture."""
+    """Render an executed notebook; a widget that brought a picture is shown as that picture.
+
+    Code that is folded (`pages.hidden`) is left out; what it says stays.
+    """
     from nbconvert import HTMLExporter
 
     notebook = copy.deepcopy(notebook)
     for cell in notebook.cells:
+        if pages.hidden(cell):
+            cell.metadata["transient"] = {"remove_source": True}
         for output in cell.get("outputs", []):
             if _has_png(output):  # a page without a kernel cannot show the widget itself
                 output["data"].pop(WIDGET_VIEW, None)

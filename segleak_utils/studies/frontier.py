@@ -41,7 +41,7 @@ from segleak_utils.studies.shelf import manifest, shipped
 from segleak_utils.victims import mc_dropout
 from segleak_utils.victims.dpsgd import Privacy
 
-VERSION = 1  # part of every cache key: raise it when cached numbers change
+VERSION = 2  # part of every cache key: raise it when cached numbers change
 STDS = (0.03, 0.1, 0.3, 1.0)
 NAIVE, ADAPTIVE = "naive", "adaptive"
 AS_IT_IS = Release()
@@ -283,7 +283,8 @@ class Measured:
     """One service: both attackers on the same images, and the price of the defence.
 
     miou, ece: mean IoU and expected calibration error of what is released, on `n_priced`
-    non-members.
+    non-members; confusions: int32 [n_priced, C, C], theirs. `images`: digests of the members and of
+    the non-members.
     """
 
     service: Service
@@ -292,6 +293,8 @@ class Measured:
     miou: float
     ece: float
     n_priced: int
+    confusions: Tensor
+    images: tuple[str, str]
     privacy: Privacy | None = None
 
     def contest(self, who: str) -> Contest:
@@ -395,7 +398,7 @@ class _Watcher:
             for r in of.nets
         }
         self.kept: dict[str, list] = {}
-        self.confusion: Tensor | int = 0
+        self.confusions: list[Tensor] = []  # one an image
         self.counts: Tensor | int = 0
 
     def look(self, posterior: Tensor, masks: Tensor, priced: int) -> None:
@@ -420,15 +423,16 @@ class _Watcher:
 
     def price(self, released: Tensor, masks: Tensor) -> None:
         confidence, predicted = released.max(1)
-        confusion = victims.confusion_matrix(predicted, masks, released.shape[1])
+        pairs = zip(predicted, masks, strict=True)
+        self.confusions += [victims.confusion_matrix(*pair, released.shape[1]) for pair in pairs]
         labelled = masks != VOID
         right = predicted[labelled] == masks[labelled]
-        self.confusion = self.confusion + confusion
         self.counts = self.counts + metrics.calibration_counts(confidence[labelled], right)
 
     def arrays(self) -> dict[str, np.ndarray]:
         joined = {name: np.concatenate(parts) for name, parts in self.kept.items()}
-        return joined | {"confusion": self.confusion.numpy(), "calibration": self.counts.numpy()}
+        priced = {"confusions": torch.stack(self.confusions).int(), "calibration": self.counts}
+        return joined | {name: counts.numpy() for name, counts in priced.items()}
 
 
 def _blind(scenario: Scenario, victim: Network) -> Attack:
@@ -460,14 +464,16 @@ def _measured(scenario, victim, service, both, arrays, blind, n_priced) -> Measu
 
     naive = contest(NAIVE, both[0])
     adaptive = naive if both[0] is both[1] else contest(ADAPTIVE, both[1])
-    confusion = torch.from_numpy(arrays["confusion"])
+    confusions = torch.from_numpy(arrays["confusions"])
     return Measured(
         service,
         naive,
         adaptive,
-        miou=victims.iou_of(confusion).nanmean().item(),
+        miou=victims.iou_of(confusions.sum(0)).nanmean().item(),
         ece=metrics.calibration_error(torch.from_numpy(arrays["calibration"])),
         n_priced=min(n_priced, len(victim.nonmembers)),
+        confusions=confusions,
+        images=(victim.members.digest, victim.nonmembers.digest),
         privacy=protected.promise(victim),
     )
 

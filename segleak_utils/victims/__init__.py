@@ -26,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "posteriors_at",
         ],
         "checkpoints": ["resume"],
-        "iou": ["confusion_matrix", "iou_of", "mean_iou"],
+        "iou": ["confusion_matrix", "iou_of", "mean_iou", "mean_iou_difference"],
         "networks": ["Recipe", "build_victim", "fingerprint"],
         "recorded": ["Recorded", "recorded"],
         "training": ["augmentation", "train_victim"],

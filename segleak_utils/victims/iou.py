@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from segleak_utils.checks import numbers
 from segleak_utils.data import VOID, Scenes
+from segleak_utils.metrics import Interval
 from segleak_utils.victims.asking import posterior_batches
 
 
@@ -78,3 +80,41 @@ def iou_of(confusion: Tensor) -> Tensor:
     hits = confusion.diagonal().double()
     union = confusion.sum(0) + confusion.sum(1) - hits
     return torch.where(confusion.sum(1) > 0, hits / union, torch.nan)
+
+
+def mean_iou_difference(
+    a: Tensor, b: Tensor, *, seed: int, n_boot: int = 2000, level: float = 0.95
+) -> Interval:
+    """Mean IoU of predictions a minus that of predictions b of the same images, pooled over them.
+
+    a, b: counts [N, C, C], a `confusion_matrix` of each image. Percentile interval of a paired
+    bootstrap over images; a class that no drawn image has is left out of both means. ValueError
+    for other images, whose true classes differ, and for no images at all.
+
+    >>> right = torch.tensor([[[4, 0], [0, 2]], [[1, 0], [0, 3]]])
+    >>> print(mean_iou_difference(right, right.flip(2), seed=0))  # all of it wrong
+    1.00 [1.00, 1.00]
+    """
+    if a.ndim != 3 or a.shape != b.shape or not len(a):
+        found = f"{list(a.shape)} and {list(b.shape)}"
+        raise ValueError(f"counts are {found}; expected [N, C, C] of the same N > 0 images")
+    if not torch.equal(a.sum(2), b.sum(2)):
+        raise ValueError("the true classes of a and b differ: these are not the same images")
+    numbers.count(n_boot, "n_boot", 100)
+    rng = np.random.default_rng(numbers.count(seed, "seed"))
+    n = len(a)
+    # the first row is the estimate: every image once
+    weights = np.vstack([np.ones(n), rng.multinomial(n, np.full(n, 1 / n), n_boot)])
+    means = _weighted_mean_iou(a, weights) - _weighted_mean_iou(b, weights)
+    tail = (1 - numbers.level(level)) / 2
+    value, (low, high) = float(means[0]), np.quantile(means[1:], [tail, 1 - tail])
+    return Interval(value, min(value, float(low)), max(value, float(high)), 0, n, level)
+
+
+def _weighted_mean_iou(confusions: Tensor, weights: np.ndarray) -> np.ndarray:
+    """Mean IoU [B] of images [N, C, C] that count as often as weights [B, N] say."""
+    counts = confusions.double().numpy()
+    true, called = (weights @ counts.sum(axis) for axis in (2, 1))
+    hits = weights @ counts.diagonal(axis1=1, axis2=2)
+    share = np.divide(hits, true + called - hits, out=np.zeros_like(hits), where=true > 0)
+    return share.sum(1) / (true > 0).sum(1)

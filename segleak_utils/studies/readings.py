@@ -1,36 +1,19 @@
-"""Sentences of the notebooks that depend on what was found: true whatever that is.
+"""What the results of notebooks 00 to 02 allow to say: pure functions, true whatever was found.
 
-An interval is anything with `value`, `low` and `high` (`metrics.Interval`). What is said to be so
-is clear of what it is compared with: its interval does not hold it.
+What is said to be so is clear of what it is compared with: its interval does not hold it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping
+
+from segleak_utils.metrics import Interval
+from segleak_utils.running.pages import listed
 
 
-class Found(Protocol):
-    """An estimate with its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def clear(found: Found, of: float = 0.0) -> int:
+def clear(found: Interval, of: float = 0.0) -> int:
     """1: the whole interval lies above; -1: below; 0: it holds the value, or touches it."""
     return (found.low > of) - (found.high < of)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names as a sentence has them.
-
-    >>> listed(["car"]), listed(["car", "bus"]), listed(["car", "bus", "truck"])
-    ('car', 'car and bus', 'car, bus and truck')
-    """
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def darker(member: float, nonmember: float) -> str:
@@ -41,24 +24,24 @@ def darker(member: float, nonmember: float) -> str:
     return f"The {'member' if told < 0 else 'non-member'} is the darker one."
 
 
-def blind(area: Found) -> str:
+def blind(area: Interval) -> str:
     """What the AUC of the blind baseline says about the two groups."""
     if clear(area, 0.5):
         return "misses .5: the groups differ by themselves, and no other number is to be trusted"
     return "holds .5: without the victim nobody tells the groups apart"
 
 
-def guessing(area: Found) -> str:
+def guessing(area: Interval) -> str:
     """Where an attack's AUC lies, seen from .5."""
     return {1: "above guessing", 0: "not clear of guessing", -1: "below guessing"}[clear(area, 0.5)]
 
 
-def changed(difference: Found) -> str:
+def changed(difference: Interval) -> str:
     """A score against another one, by the difference of their AUCs."""
     return {1: "better", 0: "no clear change", -1: "worse"}[clear(difference)]
 
 
-def on_members(difference: Found, more: str) -> str:
+def on_members(difference: Interval, more: str) -> str:
     """E.g. "more accurate on members", by the difference between members and others."""
     return {
         1: f"more {more} on members",
@@ -67,7 +50,7 @@ def on_members(difference: Found, more: str) -> str:
     }[clear(difference)]
 
 
-def further(excess: Found) -> str:
+def further(excess: Interval) -> str:
     """How far accuracy falls from members to others beside confidence; `excess`: the difference,
     members minus others, of confidence minus accuracy."""
     return {
@@ -83,18 +66,18 @@ def diluting(shares: Mapping[str, tuple[float, float]]) -> str:
     if not under:
         return "None of these holds more of the pixels than of the gap."
     verb = "holds" if len(under) == 1 else "hold"
-    return f"Of these, {listed(under)} {verb} more of the pixels than of the gap."
+    return f"Of these, {listed(under, mark='')} {verb} more of the pixels than of the gap."
 
 
-def halves(shares: Mapping[str, Found]) -> str:
+def halves(shares: Mapping[str, Interval]) -> str:
     """Of which parts more than half lies there, of which less; nothing where there is no part."""
     kinds = {k: [name for name, of in shares.items() if clear(of, 0.5) == k] for k in (1, -1, 0)}
     told = {1: "More than half of the gap", -1: "Less than half", 0: "About half, or undecided"}
-    said = [f"{told[kind]}: {listed(names)}" for kind, names in kinds.items() if names]
+    said = [f"{told[kind]}: {listed(names, mark='')}" for kind, names in kinds.items() if names]
     return f"{'; '.join(said)}." if said else ""
 
 
-def apart(differences: Mapping[tuple[str, str], Found]) -> str:
+def pairs_apart(differences: Mapping[tuple[str, str], Interval]) -> str:
     """Which pairs differ: {(a, b): a minus b}, intervals corrected for the number of pairs."""
     n = len(differences)
     surely = {pair: found for pair, found in differences.items() if clear(found)}
@@ -108,12 +91,12 @@ def apart(differences: Mapping[tuple[str, str], Found]) -> str:
     return f"Of the {n} pairs, {len(told)} {differ} clearly: {'; '.join(told)}."
 
 
-def each_above(areas: Mapping[str, Found]) -> str:
+def each_above(areas: Mapping[str, Interval]) -> str:
     """Which of several parts tell something; their intervals are corrected for their number."""
     n, above = len(areas), [name for name, area in areas.items() if clear(area, 0.5) > 0]
     if len(above) == n:
         return f"All {n} are above guessing: the leak is spread over the image."
     if not above:
         return f"None of the {n} is clearly above guessing."
-    told = listed([f"*{name}*" for name in above])
+    told = listed(above)
     return f"Clearly above guessing: {told}; the others are not."
