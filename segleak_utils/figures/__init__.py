@@ -35,6 +35,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "Tradeoff",
             "render_frontier",
         ],
+        "explorers": [
+            "render_calibration",
+            "render_kept",
+            "render_threshold",
+        ],
         "leaks": [
             "render_bounds",
             "render_difficulty",
@@ -48,6 +53,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "masks": [
             "colour_mask",
             "colour_prediction",
+            "render_mislabelled",
             "without_void",
         ],
         "scenes": [

@@ -1,7 +1,7 @@
-"""Running the notebooks: headless execution, their typed parameters, and the results' table."""
+"""Running the notebooks: execution, typed parameters, exercises, pages, the results' table."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=["execution", "pages", "parameters", "results"]
+    __name__, submodules=["execution", "exercises", "pages", "parameters", "results"]
 )

@@ -42,6 +42,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "proofs",
         "protected",
         "published",
+        "readings",
         "risk",
         "rows",
         "shelf",

@@ -54,7 +54,16 @@ def scenes() -> Scenes:
 
 
 P_VALUES = RNG.random(60)
+COUNTS = torch.tensor([[100.0, 20, 30], [0, 0, 0], [300, 240, 180]], dtype=torch.float64)
 CASES = {
+    "mislabelled": lambda: figures.render_mislabelled(
+        [A.image, B.image], [A.mask, B.mask], [A.mask == 1, B.mask == 99], PALETTE
+    ),
+    "threshold": lambda: figures.render_threshold(SCORES["a"], MEMBER, 0.5),
+    "calibration": lambda: figures.render_calibration(
+        {"members": COUNTS, "non-members": COUNTS / 2}, "temperature 1"
+    ),
+    "kept": lambda: figures.render_kept(A.loss, A.mask == 1, SCORES["a"], MEMBER, "AUC"),
     "p_values": lambda: figures.render_p_values(P_VALUES, P_VALUES < 0.05),
     "owners": lambda: figures.render_owners({"a": 0.9, "b": 0.4}, {"a": 3, "b": 9}),
     "exposed": lambda: figures.render_exposed(
@@ -134,6 +143,13 @@ def drawn(name: str) -> Figure:
     figure = CASES[name]()
     figure.savefig(io.BytesIO(), format="png", dpi=40)
     return figure
+
+
+def test_the_legend_of_examples_names_what_occurs_and_void():
+    (legend,) = figures.render_examples([A, B], PALETTE, "two", NAMES).legends
+    told = [text.get_text() for text in legend.get_texts()]
+    assert sorted(told) == sorted([*NAMES, "void"]) and told[-1] == "void"
+    assert not figures.render_examples([A, B], PALETTE).legends
 
 
 @pytest.mark.parametrize("name", CASES)
