@@ -26,18 +26,18 @@ default_role = "code"  # docstrings say `name`
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": False}
-maximum_signature_line_length = 88
 add_module_names = False
 
 html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["segleak.css", "site.css"]
-html_js_files = ["segleak.js"]
+html_js_files = [("segleak.js", {"defer": "defer"})]
 html_math_renderer = "mathml"
 html_show_search_summary = False  # would fetch pages, which a page from a folder may not
 html_copy_source = False
 html_show_sourcelink = False
 html_domain_indices = False
+html_use_index = False  # the search finds names
 html_permalinks_icon = "#"
 
 

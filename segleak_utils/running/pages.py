@@ -73,7 +73,18 @@ def page(notebook: NotebookNode, name: str, links: Callable[[str], str] = str) -
         "script": script(),
     }
     shown = prepared(notebook, name, _inline, links)
-    return exporter.from_notebook_node(shown, resources)[0]
+    return mended(exporter.from_notebook_node(shown, resources)[0])
+
+
+def mended(html: str) -> str:
+    """A page's tables as a screen reader needs them: no head without words.
+
+    >>> mended('<th class="head"><p></p></th><th><math alttext="p_y"><mi>p</mi></math></th>')
+    '<td></td><th><math role="math" aria-label="p_y" alttext="p_y"><mi>p</mi></math></th>'
+    """
+    html = re.sub(r"<th(?: [^>]*)?>\s*(?:<p>\s*</p>\s*)?</th>", "<td></td>", html)
+    formula = r'(<th(?: [^>]*)?>\s*(?:<p>)?<math )(?=alttext="([^"]*)")'
+    return re.sub(formula, r'\1role="math" aria-label="\2" ', html)
 
 
 def script() -> str:

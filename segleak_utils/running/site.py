@@ -31,6 +31,7 @@ DOCS = {  # in the order of the site's pages
     "Words": ["glossary.md"],
 }
 # in the order of the house, upper floors first
+NAMED = ("studies", "running")  # whose modules are named and not shown: few will call them
 ROOMS = (
     "run", "studies", "audit", "figures", "attacks", "defenses", "victims", "synthstreets",
     "representations", "data", "metrics", "running", "checks", "whole",
@@ -142,8 +143,15 @@ def _rooms(source: Path) -> None:
         lines += ["   :imported-members:", ""] if hasattr(module, "__path__") else [""]
         for name in _modules(module):
             whole = f"{room}.{name}"
-            lines += [whole, "-" * len(whole), "", f".. automodule:: segleak_utils.{whole}", ""]
+            if room in NAMED:
+                lines += [f"``{whole}``", f"   {_first_line(f'segleak_utils.{whole}')}", ""]
+            else:
+                lines += [whole, "-" * len(whole), "", f".. automodule:: segleak_utils.{whole}", ""]
         write_whole(source / "api" / f"{room}.rst", "\n".join(lines) + "\n")
+
+
+def _first_line(module: str) -> str:
+    return (importlib.import_module(module).__doc__ or "").strip().partition("\n")[0]
 
 
 def _modules(room: ModuleType) -> list[str]:
@@ -169,9 +177,23 @@ def _sphinx(source: Path, out: Path, doctrees: Path) -> list[str]:
             source, ROOT / "docs", out, doctrees, "html", status=None, warning=said, freshenv=True
         )
         app.build(force_all=True)
-    shutil.rmtree(out / ".doctrees", ignore_errors=True)
+    for page in out.rglob("*.html"):
+        page.write_text(_mended(page.read_text(encoding="utf-8")), encoding="utf-8")
+    shutil.rmtree(out / "_sources", ignore_errors=True)  # of the pages, with paths of no use here
     plain = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue())
     return [line.replace(f"{source}{os.sep}", "") for line in plain.splitlines() if line.strip()]
+
+
+def _mended(html: str) -> str:
+    """What Furo leaves out for screen readers: names of its two drawers, levels, a heading."""
+    for old, new in {
+        '<aside class="sidebar-drawer"': '<aside aria-label="All pages" class="sidebar-drawer"',
+        '<aside class="toc-drawer': '<aside aria-label="On this page" class="toc-drawer',
+        'class="caption" role="heading"': 'class="caption" role="heading" aria-level="2"',
+        '<div id="search-results">': '<h1>Search</h1>\n<div id="search-results">',
+    }.items():
+        html = html.replace(old, new)
+    return pages.mended(html)
 
 
 def main(build: Path) -> int:

@@ -34,7 +34,9 @@
     if (inputs.some((input) => input.value !== input.defaultValue)) show();
   }
 
-  const wide = "pre, .segleak-picture, .segleak-table, .table-wrapper, .jp-OutputArea-output";
+  const wide =
+    "pre, math, .math, .segleak-picture, .table-wrapper, .cell_output .output, " +
+    ".jp-OutputArea-output, .jp-Cell-inputWrapper, .highlight";
   const reach = () => {
     for (const box of document.querySelectorAll(wide)) {
       const scrolls = box.scrollWidth > box.clientWidth + 1;
