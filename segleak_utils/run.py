@@ -3,6 +3,7 @@
     python3 -m segleak_utils.run            run all notebooks, print the table
     python3 -m segleak_utils.run test       ruff and the tests
     python3 -m segleak_utils.run lab        open JupyterLab
+    python3 -m segleak_utils.run site       executed notebooks, docs and docstrings as pages
     python3 -m segleak_utils.run weights    retrain what is shipped in weights/
     python3 -m segleak_utils.run camvid --root DIR
     python3 -m segleak_utils.run defenses [--only NAME] [--camvid DIR]
@@ -254,6 +255,7 @@ def parser() -> argparse.ArgumentParser:
         "lab", help="copies of the notebooks (build/lab) in JupyterLab; further arguments go to it"
     )
     lab.add_argument("--reset", action="store_true", help="all copies anew; yours are kept beside")
+    commands.add_parser("site", help="the executed notebooks and the docs as pages (build/site)")
     weights = commands.add_parser("weights", help="train what is missing in weights/")
     weights.add_argument("names", nargs="*", metavar="NAME", help="to be trained again")
     weights.add_argument("--force", action="store_true", help="everything again")
@@ -420,6 +422,10 @@ def dispatch(options: argparse.Namespace) -> int:
         command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={own}"]
         kernels = execution.kernel_environment(options.build)
         return relay([*command, *options.rest], env={**child_environment(), **kernels})
+    if options.command == "site":
+        from segleak_utils.running import site
+
+        return site.main(options.build)
     if options.command == "audit":
         from segleak_utils.audit import command
 
