@@ -21,7 +21,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "render_against",
             "render_class_bars",
             "render_class_gap",
-            "render_epsilon",
             "render_frontier",
             "render_grouped",
             "render_intervals",
@@ -42,6 +41,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "render_shares_above",
             "render_twice",
             "render_two_attackers",
+        ],
+        "promises": [
+            "render_allowed",
+            "render_budget",
+            "render_canaries",
+            "render_shares",
         ],
         "scenes": [
             "Example",

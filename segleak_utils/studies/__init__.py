@@ -6,8 +6,8 @@
 and `online`; `protected` (trainings with a defence) and `frontier` (what each defence costs);
 `growth`, `risk` and `exposure` (each image's own risk); `epsilon`, `costs`; `canaries`, `promises`,
 `proofs`, `copied` and `canary_audit` (the audit of a private training), `faults` (what turns it
-red) and `tightness`; `camvid`, `paper` and `published` on other data; `weights` trains what is
-shipped.
+red), `caught` (which bound sees it) and `tightness`; `camvid`, `paper` and `published` on other
+data; `weights` trains what is shipped.
 """
 
 import lazy_loader
@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "camvid",
         "canaries",
         "canary_audit",
+        "caught",
         "copied",
         "costs",
         "epsilon",
