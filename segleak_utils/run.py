@@ -492,13 +492,13 @@ def beyond_the_paper(options: argparse.Namespace) -> int:
 
 def promises(options: argparse.Namespace, plan: object) -> int:
     """Run one of the audits of DP-SGD; return its exit code, 3 for a promise that is refuted."""
-    from segleak_utils.studies import canary_audit, epsilon, faults, tightness
+    from segleak_utils.studies import canary_audit, caught, epsilon, tightness
 
     counted = options.canaries not in (True, False)
     if options.step and not counted:
         raise ValueError("--step FILE.py:NAME needs --canaries N, the number of canaries")
     if options.faults:
-        print(faults.table(faults.rows(plan)))
+        caught.measure(plan)
     elif options.tight:
         tightness.measure(plan)
     elif counted:

@@ -20,7 +20,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "render_against",
             "render_class_bars",
             "render_class_gap",
-            "render_epsilon",
             "render_grouped",
             "render_intervals",
             "render_roc",
@@ -55,6 +54,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "colour_prediction",
             "render_mislabelled",
             "without_void",
+        ],
+        "promises": [
+            "render_allowed",
+            "render_budget",
+            "render_canaries",
+            "render_shares",
         ],
         "scenes": [
             "Example",

@@ -49,6 +49,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "tradeoff": [
             "approximate_curve",
+            "curve_epsilon",
             "gaussian_bound",
             "gaussian_curve",
             "gaussian_delta",

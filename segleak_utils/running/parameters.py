@@ -138,9 +138,11 @@ class WhoIsAtRisk(Common):
 
 
 class WhatDPPromises(Common):
-    """08_what_dp_promises; ``n_nonmembers`` are attacked beside all 400 members."""
+    """08_what_dp_promises; ``n_nonmembers`` are attacked beside all 400 members, ``n_canaries`` are
+    in the live audit."""
 
     n_nonmembers: _integer(100, 5000) = 400
+    n_canaries: _integer(100, 10_000) = 1000
 
 
 class AuditYourModel(Common):

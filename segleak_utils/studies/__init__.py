@@ -7,8 +7,8 @@ attacks; `rows`: its lines as files), `strongest` (forms of the best one), `lite
 other papers) and `online`; `protected` (trainings with a defence), `frontier` (what each defence
 costs) and `dominance`; `growth`, `risk` and `exposure` (each image's own risk); `epsilon`, `costs`;
 `canaries`, `promises`, `proofs`, `copied` and `canary_audit` (the audit of a private training),
-`faults` (what turns it red) and `tightness`; `camvid`, `paper` and `published` on other data;
-`weights` trains what is shipped.
+`faults` (what turns it red), `caught` (which bound sees it) and `tightness`; `camvid`, `paper` and
+`published` on other data; `weights` trains what is shipped.
 """
 
 import lazy_loader
@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "camvid",
         "canaries",
         "canary_audit",
+        "caught",
         "copied",
         "costs",
         "dominance",

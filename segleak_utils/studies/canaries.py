@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm.std import tqdm
 
 from segleak_utils.checks import numbers
-from segleak_utils.victims.dpsgd import Privacy
+from segleak_utils.victims.accountant import Privacy
 
 N_CANARIES = 10_000
 LOUD = 10.0  # a canary's norm in clip norms: one of norm 1 cannot tell whether anybody clips

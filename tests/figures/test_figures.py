@@ -53,6 +53,7 @@ def scenes() -> Scenes:
     return Scenes.from_arrays(images, masks, [f"s{i}" for i in range(5)], NAMES, PALETTE)
 
 
+POINTS = np.linspace(0.001, 1, 20)
 P_VALUES = RNG.random(60)
 COUNTS = torch.tensor([[100.0, 20, 30], [0, 0, 0], [300, 240, 180]], dtype=torch.float64)
 CASES = {
@@ -111,7 +112,17 @@ CASES = {
     "frontier": lambda: figures.render_frontier(
         [figures.Tradeoff(f"d{k}", f"family {k // 2}", k / 10, SOME) for k in range(4)]
     ),
-    "epsilon": lambda: figures.render_epsilon([1, 2, 4], {"a": [9, 3, 1]}, {"net": (2, 2.5)}),
+    "allowed": lambda: figures.render_allowed(
+        {"a": (POINTS, POINTS**0.5)}, {"b": (POINTS, POINTS**0.7), "c": (POINTS, POINTS)}
+    ),
+    "budget": lambda: figures.render_budget(
+        {"steps": {"a": (POINTS + 1, POINTS + 1)}, "rate": {"b": (POINTS + 1, POINTS + 2)}},
+        {"steps": {"net": (1.5, 2.5)}},
+    ),
+    "canaries": lambda: figures.render_canaries(
+        SCORES["a"], MEMBER, 0.5, {"one": 0.2, "other": 0.7}, 1.0, 1.6
+    ),
+    "shares": lambda: figures.render_shares([("losses", 0.0), ("sums", 0.8)], 1.1),
     "grouped": lambda: figures.render_grouped({"p": {"x": SOME, "y": SOME}}, "AUC"),
     "difficulty": lambda: figures.render_difficulty(RNG.random(150), RNG.random(150), MEMBER),
     "leak_maps": lambda: figures.render_leak_maps({"a": (A.image, A.loss, B.loss, B.loss - 2)}),

@@ -39,7 +39,7 @@ from segleak_utils.studies import (
     tightness,
 )
 from segleak_utils.studies.networks import Network
-from segleak_utils.victims import Recipe, build_victim, dpsgd
+from segleak_utils.victims import Recipe, accountant, build_victim
 from segleak_utils.victims.dpsgd import DPRecipe
 from segleak_utils.whole import checksum
 
@@ -208,7 +208,7 @@ def gradient_canaries(given, public, scenes_, recipe, private, run, n):
     given.patch.setitem(
         protected.TRAININGS, "tuned-12", protected.Training({}, private, tuned=True)
     )
-    step = SimpleNamespace(privacy=dpsgd.promise(12, 1.0, 1.0, 16, 1e-4))
+    step = SimpleNamespace(privacy=accountant.promise(12, 1.0, 1.0, 16, 1e-4))
     given.put("copied.copy_of", lambda *_, **__: step)
     tightness.watched(plan_of(recipe=recipe), run, n)
 
