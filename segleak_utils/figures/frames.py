@@ -42,9 +42,8 @@ def frames(box: Box, most: int = MOST, n_bytes: int = BYTES) -> dict:
     ``size``: of a picture, in pixels. ``pictures``: WebP in base 64, each with its ``alt``.
     ``frames``: one for each combination, the last control's stops first: which picture, what is
     said, the answers that show, and which controls are off. Where there would be more than `most`
-    pictures, or where all of them would take more than about `n_bytes`, controls have fewer stops:
-    the first, the last, the present one
-    and some between. The controls are left where they were.
+    pictures, or all of them would take more than about `n_bytes`, controls have fewer stops: the
+    first, the last, the present one and some between. The controls are left where they were.
     """
     start = {name: control.value for name, control in box.controls.items()}
     stops = {name: stops_of(control) for name, control in box.controls.items()}

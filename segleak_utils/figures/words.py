@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.category import StrCategoryFormatter, StrCategoryLocator
 from matplotlib.collections import PathCollection
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon, StepPatch
-from matplotlib.ticker import FixedFormatter, FixedLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter
 
 POINTS = 6  # of a line that are told
 LISTED = 24  # bars, points or words of one series that are told one by one
@@ -86,12 +87,13 @@ def _axis(axis: Axis, name: str) -> str:
 
 def _ticks(axis: Axis) -> dict[float, str]:
     """Places that have a word and not their number; empty where the axis counts."""
-    formatter = axis.get_major_formatter()
-    locator = axis.get_major_locator()
-    if not (isinstance(formatter, FixedFormatter) and isinstance(locator, FixedLocator)):
+    formatter, locator = axis.get_major_formatter(), axis.get_major_locator()
+    named = isinstance(formatter, FixedFormatter | FuncFormatter | StrCategoryFormatter)
+    if not (named and isinstance(locator, FixedLocator | StrCategoryLocator)):
         return {}
-    words = [_flat(text) for text in formatter.seq]
-    return {float(x): word for x, word in zip(locator.locs, words, strict=False) if word}
+    places = [float(x) for x in axis.get_majorticklocs()]
+    words = [_flat(formatter(x, k)) for k, x in enumerate(places)]
+    return {x: word for x, word in zip(places, words, strict=True) if word}
 
 
 def _names(axes: Axes) -> Iterator[tuple[str, list[str]]]:

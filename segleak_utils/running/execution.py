@@ -30,7 +30,6 @@ from segleak_utils.whole import alone, sweep, write_whole
 ROOT = Path(__file__).resolve().parents[2]
 PATTERN = "[0-9][0-9]_*.ipynb"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 THREADS = "OMP_NUM_THREADS"
 FRAMES = "SEGLEAK_FRAMES"  # set: sliders bring the pictures of their stops (figures.frames)
 TRACEBACK = "Traceback (most recent call last)"

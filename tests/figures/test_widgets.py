@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from segleak_utils.figures import styled, widgets
-from segleak_utils.running import execution
+from segleak_utils.running import execution, pages
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -132,11 +132,17 @@ def test_no_figure_stays_open():
 
 def test_a_shown_box_brings_its_picture(monkeypatch):
     shown = {}
-    monkeypatch.setattr(widgets, "display", lambda bundle, raw: shown.update(bundle, raw=raw))
+
+    def display(bundle, raw, metadata):
+        shown.update(bundle, raw=raw, metadata=metadata)
+
+    monkeypatch.setattr(widgets, "display", display)
     box = widgets.explorer(bar, {"height": IntSlider(3, 0, 10)})
     widgets.show(box)
     assert shown["raw"] is True
-    assert shown[execution.WIDGET_VIEW]["model_id"] == box.model_id
+    assert shown["application/vnd.jupyter.widget-view+json"]["model_id"] == box.model_id
+    assert shown["metadata"] == {"image/png": {"alt": box.drawn.alt}}
+    assert "3" in box.drawn.alt and pages.FRAMES not in shown
     # as in a notebook file: text without line breaks
     output = nbformat.v4.new_output("display_data", data={"image/png": shown["image/png"]})
     cell = nbformat.v4.new_code_cell(outputs=[output])
