@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from segleak_utils.metrics import Interval
-from segleak_utils.running.pages import listed
+from segleak_utils.running.prose import listed
 
 
 def clear(found: Interval, of: float = 0.0) -> int:

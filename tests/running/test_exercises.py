@@ -64,7 +64,9 @@ def test_dots_that_are_left_are_open_whatever_the_check(answer):
     assert not told.right and told.text.startswith("**Open.**")
 
 
-@pytest.mark.parametrize("answer", [None, "x", [], float("nan"), float("inf"), object()], ids=repr)
+@pytest.mark.parametrize(
+    "answer", [None, "x", [], float("nan"), float("inf"), object()], ids=lambda a: type(a).__name__
+)
 def test_an_odd_answer_is_told_and_not_raised(answer):
     assert exercises.check(answer, exercises.number(0, 1)).text.startswith("**Not yet.** ")
     told = exercises.check(answer, lambda of: of.nothing_of_that_name)
