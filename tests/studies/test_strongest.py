@@ -103,7 +103,7 @@ def test_the_fresh_victim_is_attacked_once_with_each_number_of_networks(
     monkeypatch.setattr(experiment, "network", lambda plan, name: name)
     few = SimpleNamespace(members=[], nonmembers=[])
     monkeypatch.setattr(experiment, "networks", lambda plan, setting, n: [few] * n)
-    found = strongest.confirm(Plan(), (2, 8))
+    found = strongest.confirm(Plan(), (2, 8), victims=[strongest.FRESH], everyone=True)
     assert asked == [
         (strongest.FRESH, 2, {"everyone": True, "strongest": True}),
         (strongest.FRESH, 8, {"everyone": False, "strongest": True}),
@@ -113,3 +113,5 @@ def test_the_fresh_victim_is_attacked_once_with_each_number_of_networks(
     ]  # fmt: skip
     assert found[1].tpr_behind is not None and beyond.best_of(found) == names[2]
     assert len(rows.read(tmp_path / "confirmation.csv")) == 5
+    both = strongest.confirm(Plan(), (2,))
+    assert [x.victim for x in both[::3]] == [*strongest.SEEN, strongest.FRESH]
