@@ -1,7 +1,7 @@
 """The strongest attack: its forms on shadows, and the chosen one on a victim nobody had looked at.
 
-On shadows each of them takes the victim's place, with two others beside it, or with all of them. No
-image of a victim has a part in it.
+On shadows: each takes the victim's place, with two others beside it, or with all of them. No image
+of a victim has a part in that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from segleak_utils.studies.rows import Line
 
 CHOICES = ROOT / "docs" / "strongest-choices.csv"
 CONFIRMED = ROOT / "docs" / "confirmation.csv"
-N_SHADOWS = 8
+N_SHADOWS = 4  # of the attacker's eight: each form learns several models on each of them
 SEEN = ("victim-0", "victim-1", "victim-2")  # by earlier forms of the attacks
 FRESH = "victim-4"  # trained, and scored once, after the last choice
 
@@ -183,7 +183,7 @@ def choices(
 
 def confirm(
     plan: Plan,
-    counts: Sequence[int] = (2, N_SHADOWS),
+    counts: Sequence[int] = (2, 8),
     *,
     victims: Sequence[str] = (*SEEN, FRESH),
     everyone: bool = False,
