@@ -103,7 +103,7 @@ def test_the_fresh_victim_is_attacked_once_with_each_number_of_networks(
     monkeypatch.setattr(experiment, "network", lambda plan, name: name)
     few = SimpleNamespace(members=[], nonmembers=[])
     monkeypatch.setattr(experiment, "networks", lambda plan, setting, n: [few] * n)
-    found = strongest.confirm(Plan(), (2, 8))
+    found = strongest.confirm(Plan(), (2, 8), victims=[strongest.FRESH], everyone=True)
     assert asked == [
         (strongest.FRESH, 2, {"everyone": True, "strongest": True}),
         (strongest.FRESH, 8, {"everyone": False, "strongest": True}),
@@ -113,3 +113,18 @@ def test_the_fresh_victim_is_attacked_once_with_each_number_of_networks(
     ]  # fmt: skip
     assert found[1].tpr_behind is not None and beyond.best_of(found) == names[2]
     assert len(rows.read(tmp_path / "confirmation.csv")) == 5
+    both = strongest.confirm(Plan(), (2,))
+    assert [x.victim for x in both[::3]] == [*strongest.SEEN, strongest.FRESH]
+
+
+# ---- what is shipped -----------------------------------------------------------------------------
+
+
+def test_every_form_was_tried_and_the_chosen_one_is_ahead_of_what_was_there():
+    found = rows.read(strongest.CHOICES, Tried)
+    assert {f.form for f in found if f.networks == 2} == {*strongest.FORMS}
+    by_form = {(f.form, f.networks): f for f in found}
+    for count in {f.networks for f in found}:
+        chosen = by_form["the same, image and flip averaged", count]
+        assert chosen.shadows_ahead == chosen.shadows >= 4 and chosen.questions == 2
+        assert chosen.auc >= max(f.auc for f in found if f.networks == count) - 0.001
