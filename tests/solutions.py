@@ -8,6 +8,8 @@ import re
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
+from segleak_utils.running import exercises
+
 FOLDED = re.compile(r"<details>.*?```python\n(.*?)```", re.DOTALL)
 SOLVED = re.compile(r"^solution \d+: (.*)$", re.MULTILINE)
 CELL = """
@@ -22,9 +24,10 @@ except Exception:
 
 
 def solutions(notebook: NotebookNode) -> list[str]:
-    """The code of the folded solutions, in order."""
+    """The code of the folded solutions, in order; that of an exercise has to pass its check."""
     texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    return [source for text in texts for source in FOLDED.findall(text)]
+    checked = {exercise.solution: exercise.proof for exercise in exercises.of(notebook.cells)}
+    return [checked.get(code, code) for text in texts for code in FOLDED.findall(text)]
 
 
 def solved(notebook: NotebookNode) -> NotebookNode:
