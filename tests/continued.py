@@ -18,6 +18,8 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
+from segleak_utils.running import exercises
+
 SOLUTION = re.compile(r"<details>.*?```python\n(.*?)```", re.DOTALL)
 
 
@@ -25,7 +27,9 @@ def cells(notebook: NotebookNode) -> list[NotebookNode]:
     """The sweep of the controls, if there are any, then each folded solution in its order."""
     live = any("widgets.show(" in cell.source for cell in notebook.cells)
     prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    found = [text for source in prose for text in SOLUTION.findall(source)]
+    # that of an exercise has to pass its check
+    proofs = {exercise.solution: exercise.proof for exercise in exercises.of(notebook.cells)}
+    found = [proofs.get(text, text) for source in prose for text in SOLUTION.findall(source)]
     # each with names of its own, as a reader meets it who skips the others
     apart = [f"exec(compile({text!r}, 'a solution', 'exec'), dict(globals()))" for text in found]
     return [*([sweep.cell()] if live else []), *map(new_code_cell, apart)]

@@ -20,7 +20,13 @@ NOTEBOOKS = sorted(FOLDER.glob(execution.PATTERN))
 PATHS = NOTEBOOKS or [
     pytest.param(None, marks=pytest.mark.skip(reason="no notebooks/NN_*.ipynb yet"))
 ]
-SLIDERS = {"04_defenses": 4, "07_who_is_at_risk": 2}  # notebooks with sliders, and how many
+SLIDERS = {  # notebooks with sliders, and how many
+    "00_start_here": 1,
+    "01_victim_inference": 1,
+    "02_structured_loss_map": 3,
+    "04_defenses": 4,
+    "07_who_is_at_risk": 2,
+}
 # A measured number in the prose goes stale with the next weights: it belongs into an output.
 TYPED_RESULT = re.compile(r"\b(AUC|mIoU|TPR)\b[^.\n]{0,40}\b0?\.\d{2,}")
 

@@ -8,6 +8,7 @@ once, in its fold: whoever wants to see it pass puts it in the place of the answ
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -110,6 +111,14 @@ class Exercise:
     answer: str
     check: str
     solution: str
+
+    @property
+    def proof(self) -> str:
+        """Code that puts the solution in the place of the answer, and fails unless it passes."""
+        cell = ast.parse(self.check)
+        told = ast.unparse(cell.body.pop())  # the call of `check`
+        steps = (self.solution, ast.unparse(cell), f"told_now = {told}")
+        return "\n".join([*steps, "assert told_now.right, told_now.text", ""])
 
 
 def of(cells: Iterable[NotebookNode]) -> list[Exercise]:

@@ -88,6 +88,13 @@ def test_four_cells_make_an_exercise_and_its_solution_passes():
     assert verdict_of(second.solution, second).text == "**Not yet.** 5 is too high."
 
 
+def test_a_solution_that_does_not_pass_its_check_is_no_proof():
+    good, bad = exercises.of([*four(), *four("x = 5")])
+    exec(good.proof, {"exercises": exercises})
+    with pytest.raises(AssertionError, match="5 is too high"):
+        exec(bad.proof, {"exercises": exercises})
+
+
 def verdict_of(answer: str, exercise: exercises.Exercise) -> exercises.Verdict:
     names: dict[str, object] = {"exercises": exercises}
     exec(answer, names)
