@@ -9,7 +9,7 @@ import re
 def mathml(tex: str, *, block: bool = False) -> str:
     """LaTeX's mathematics as a MathML element; ValueError for a command that is not known.
 
-    >>> mathml(r"a_1")[-54:]
+    >>> mathml("a_1").partition("<mrow>")[2]
     '<msub><mi>a</mi><mn>1</mn></msub></mrow></math>'
     """
     from latex2mathml import converter
