@@ -34,9 +34,9 @@ CAVEAT = (
     "Members beside non-members exchange one image for another: they are held against the promise "
     "for replacing; canaries are in or out by a coin. A lower bound far below the promise does not "
     "prove the promise loose: the attack may be weak and the images few. 'At most' is what a "
-    "perfect attack would show on as many images. Each row holds at its own level, so among 20 rows "
-    "one may err; Clopper-Pearson takes the images for independent, which one network's scores are "
-    "only nearly."
+    "perfect attack would show on as many images. Each row holds at its own level, so among 20 "
+    "rows one may err; Clopper-Pearson takes the images for independent, which one network's "
+    "scores are only nearly."
 )
 
 
