@@ -77,6 +77,16 @@ def swept(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
+def alone(notebook: NotebookNode) -> NotebookNode:
+    """A copy with the set-up and the slider's section alone, where it needs nothing else."""
+    notebook = copy.deepcopy(notebook)
+    titles = [k for k, cell in enumerate(notebook.cells) if re.match("## ", cell.source)]
+    shows = next(k for k, cell in enumerate(notebook.cells) if "widgets.show(" in cell.source)
+    begins = max(k for k in titles if k < shows)
+    notebook.cells = notebook.cells[: titles[1]] + notebook.cells[begins : shows + 1]
+    return notebook
+
+
 def moved(notebook: NotebookNode) -> int:
     """How many controls the last cell of an executed, swept notebook has moved."""
     texts = [o["text"] for o in notebook.cells[-1].outputs if o.get("name") == "stdout"]

@@ -20,7 +20,9 @@ NOTEBOOKS = sorted(FOLDER.glob(execution.PATTERN))
 PATHS = NOTEBOOKS or [
     pytest.param(None, marks=pytest.mark.skip(reason="no notebooks/NN_*.ipynb yet"))
 ]
-SLIDERS = {"04_defenses": 4, "07_who_is_at_risk": 2}  # notebooks with sliders, and how many
+# notebooks with sliders, and how many
+SLIDERS = {"04_defenses": 4, "07_who_is_at_risk": 2, "08_what_dp_promises": 3}
+ALONE = {"08_what_dp_promises"}  # their sliders need the set-up and nothing else
 # A measured number in the prose goes stale with the next weights: it belongs into an output.
 TYPED_RESULT = re.compile(r"\b(AUC|mIoU|TPR)\b[^.\n]{0,40}\b0?\.\d{2,}")
 
@@ -163,13 +165,30 @@ def test_every_slider_can_be_moved_to_every_stop(name, build, tmp_path):
     (tmp_path / "data").symlink_to(ROOT / "data")  # as the notebook's folder sees it
     (tmp_path / "notebooks").mkdir()
     path = tmp_path / "notebooks" / f"{name}.ipynb"
-    nbformat.write(sweep.swept(nbformat.read(FOLDER / path.name, as_version=4)), path)
+    notebook = nbformat.read(FOLDER / path.name, as_version=4)
+    nbformat.write(sweep.swept(sweep.alone(notebook) if name in ALONE else notebook), path)
     out = tmp_path / "out"
     # the caches of the first run, another place for what is written
     with execution._environ(execution.kernel_environment(build)):
         execution.run_notebook(path, out, {}, cell_timeout=600)
     executed = nbformat.read(out / "notebooks" / path.name, as_version=4)
     assert execution.hidden_errors(executed) == [] and sweep.moved(executed) >= SLIDERS[name]
+
+
+@pytest.mark.slow
+def test_a_stop_that_breaks_the_slider_of_promises_is_found(tmp_path):
+    """Nothing is shown of it at first: only who moves the control there sees it."""
+    notebook = sweep.alone(nbformat.read(FOLDER / "08_what_dp_promises.ipynb", as_version=4))
+    broken = next(c for c in notebook.cells if "def simulated(" in c.source)
+    first, rest = broken.source.split("\n", 1)
+    doc, rest = rest.split("\n", 1)
+    broken.source = f"{first}\n{doc}\n    assert canaries < COUNTS[-1], 'no stop'\n{rest}"
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    (tmp_path / "notebooks").mkdir()
+    path = tmp_path / "notebooks" / "08_what_dp_promises.ipynb"
+    nbformat.write(sweep.swept(notebook), path)
+    with pytest.raises(execution.NotebookError, match="no stop"):
+        execution.run_notebook(path, tmp_path / "out", {}, cell_timeout=600)
 
 
 def test_a_notebook_with_sliders_is_swept():
