@@ -5,6 +5,7 @@ Setting `value` in the kernel runs the callbacks, so it needs no browser.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 
@@ -64,6 +65,16 @@ def sweep_controls() -> None:
 def cell() -> NotebookNode:
     """A cell that moves every control of the notebook at whose end it stands; see `moved`."""
     return new_code_cell(f"{inspect.getsource(sweep_controls)}\n\nsweep_controls()", id="sweep")
+
+
+def alone(notebook: NotebookNode) -> NotebookNode:
+    """A copy with the set-up and the slider's section alone, where it needs nothing else."""
+    notebook = copy.deepcopy(notebook)
+    titles = [k for k, cell in enumerate(notebook.cells) if re.match("## ", cell.source)]
+    shows = next(k for k, cell in enumerate(notebook.cells) if "widgets.show(" in cell.source)
+    begins = max(k for k in titles if k < shows)
+    notebook.cells = notebook.cells[: titles[1]] + notebook.cells[begins : shows + 1]
+    return notebook
 
 
 def moved(notebook: NotebookNode) -> int:

@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import nbformat
 import pytest
+import sweep
 
 from segleak_utils.running import execution
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 FIXTURES = Path(__file__).with_name("fixtures")
 DEFENSES = execution.ROOT / "notebooks" / "04_defenses.ipynb"
+PROMISES = execution.ROOT / "notebooks" / "08_what_dp_promises.ipynb"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PICTURE = "img.segleak-picture"
 SECONDS = 240  # for one step in the page: only a failure takes that long, or a very busy machine
@@ -343,3 +346,15 @@ def test_the_noise_slider_moves_by_keyboard_and_mouse(build, tmp_path, capsys):
         took = check_slider(page, "std")
     with capsys.disabled():
         print("\nfrom a move to the new picture:", *(f"{k} {v:.2f} s" for k, v in took.items()))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_sliders_of_promises_move_by_keyboard_and_mouse(server, tmp_path):
+    path = tmp_path / PROMISES.name
+    nbformat.write(sweep.alone(nbformat.read(PROMISES, as_version=4)), path)
+    if not (data := server.root.parent / "data").exists():
+        data.symlink_to(execution.ROOT / "data")  # the scenes that are there
+    with opened(path, server) as page:
+        for name in ("noise", "canaries"):
+            print(name, check_slider(page, name))

@@ -6,6 +6,7 @@ import ast
 import re
 from pathlib import Path
 
+import continued
 import nbformat
 import pytest
 import sweep
@@ -26,6 +27,7 @@ SLIDERS = {  # notebooks with sliders, and how many
     "02_structured_loss_map": 3,
     "04_defenses": 4,
     "07_who_is_at_risk": 2,
+    "08_what_dp_promises": 3,
 }
 # A measured number in the prose goes stale with the next weights: it belongs into an output.
 TYPED_RESULT = re.compile(r"\b(AUC|mIoU|TPR)\b[^.\n]{0,40}\b0?\.\d{2,}")
@@ -232,6 +234,23 @@ def test_every_control_reaches_every_stop_and_every_solution_runs(path, build):
     notebook = nbformat.read(tried, as_version=4)
     assert execution.hidden_errors(notebook) == []
     assert sweep.moved(notebook) >= SLIDERS.get(path.stem, 0)
+
+
+@pytest.mark.slow
+def test_a_stop_that_breaks_the_slider_of_promises_is_found(tmp_path):
+    """Nothing is shown of it at first: only who moves the control there sees it."""
+    notebook = sweep.alone(nbformat.read(FOLDER / "08_what_dp_promises.ipynb", as_version=4))
+    broken = next(c for c in notebook.cells if "def simulated(" in c.source)
+    first, rest = broken.source.split("\n", 1)
+    doc, rest = rest.split("\n", 1)
+    broken.source = f"{first}\n{doc}\n    assert canaries < COUNTS[-1], 'no stop'\n{rest}"
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    (tmp_path / "notebooks").mkdir()
+    path = tmp_path / "notebooks" / "08_what_dp_promises.ipynb"
+    nbformat.write(notebook, path)
+    with continued.kernels(tmp_path):
+        execution.run_notebook(path, tmp_path / "out", {}, cell_timeout=600)
+    assert "no stop" in execution.hidden_errors(nbformat.read(tmp_path / path.name, 4))[0]
 
 
 def test_a_notebook_with_sliders_is_swept():

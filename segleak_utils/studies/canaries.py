@@ -63,7 +63,8 @@ class Canaries:
 
 
 class Step(Protocol):
-    """A private training, step by step. It promises `privacy` after `privacy.steps` steps.
+    """A private training, step by step. It promises `privacy` after `privacy.steps` steps, for
+    adding or removing a record; rate and steps are public, whatever number of records there is.
 
     `sample` says which of n further records the training's own sampler takes for the next step:
     bool [n]. `step` takes that step with the canaries that were drawn among its records, through

@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -20,6 +21,7 @@ from scipy.stats import norm
 from torch import nn
 
 from segleak_utils.data import Scenes
+from segleak_utils.running import execution
 from segleak_utils.victims import Recipe, build_victim, dpsgd
 from segleak_utils.victims.accountant import (
     Privacy,
@@ -582,6 +584,34 @@ def test_the_sum_of_clipped_gradients_is_bounded(monkeypatch, clip_norm):
 
 
 @pytest.mark.slow
+def test_the_step_on_the_page_is_that_of_the_library():
+    """Notebook 08 has a step of DP-SGD in a dozen lines."""
+    path = execution.ROOT / "notebooks" / "08_what_dp_promises.ipynb"
+    cells = nbformat.read(path, as_version=4).cells
+    page = {"torch": torch, "dpsgd": dpsgd}
+    exec(next(cell.source for cell in cells if cell.id == "dp-step"), page)
+    clip, scenes = 0.5, scenes_of(16)
+    private = but(PRIVATE, noise_multiplier=0, clip_norm=clip, trained="few")
+    parts = prepare(SMALL, private, scenes, planned=16, seed=3)
+    plain = build_victim(SMALL, seed=3).train()
+    for name, weight in plain.named_parameters():
+        weight.requires_grad_(name in dpsgd.trained_names(plain, "few"))
+    seen = []
+    parts.optimiser.attach_step_hook(
+        lambda of: seen.append(torch.cat([p.grad.flatten() for p in of.params]) * 16)
+    )
+    parts.seed(3, 0)
+    list(physical_steps(parts.model, parts.optimiser, parts.loader, 8))
+    batch = [torch.stack(part) for part in zip(*scenes, strict=True)]
+    quiet, loud = (
+        page["private_step"](plain, *batch, clip, noise, torch.Generator().manual_seed(1))
+        for noise in (0, 2)
+    )
+    assert torch.allclose(quiet, seen[0], atol=1e-4 * float(quiet.norm()))
+    drawn = torch.randn(len(quiet), generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(loud - quiet, 2 * clip * drawn, atol=1e-4)
+
+
 def test_one_image_more_moves_the_sum_by_no_more_than_the_clip_norm(monkeypatch):
     members = scenes_of(17)
     with_it = first_gradient(monkeypatch, but(QUIET, clip_norm=0.1, batch=17), members)
