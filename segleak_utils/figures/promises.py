@@ -53,7 +53,7 @@ def render_budget(
             axis.plot(x, y, color=look[name][0], ls=look[name][2], label=name)
         for name, point in (marked or {}).get(xlabel, {}).items():
             axis.plot(*point, "o", color="white", mec="black", mew=2, ms=7)
-            axis.annotate(name, point, (7, 7), textcoords="offset points", fontsize=9)
+            axis.annotate(name, point, (7, -13), textcoords="offset points", fontsize=9)
         axis.set(xscale="log", yscale="log", xlabel=xlabel)
     axes[0, 0].set_ylabel("ε (smaller: more private)")
     known: dict[str, object] = {}
