@@ -128,7 +128,9 @@ def test_a_page_works_without_kernel_network_or_mouse(page):
         assert read.move_sliders() == 2
         slope = shown.locator("input").first
         assert slope.get_attribute("aria-valuetext") == "1"
-        assert shown.get_by_role("slider", name="how steep").get_attribute("id") == slope.get_attribute("id")
+        assert shown.get_by_role("slider", name="how steep").get_attribute(
+            "id"
+        ) == slope.get_attribute("id")
         assert "Here" not in shown.locator(".segleak-questions").inner_text()
         slope.focus()
         shown.keyboard.press("End")
