@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 RULES = """
-async () => (await axe.run(document, {preload: false, resultTypes: ['violations']})).violations
+async () => (await axe.run(document, {preload: false, resultTypes: ['violations'], MORE})).violations
   .flatMap(rule => rule.nodes.map(node => `${rule.id}: ${node.html.slice(0, 160)}`))
 """
 
@@ -44,11 +44,14 @@ class Reader:
         self.page.goto(path.resolve().as_uri(), wait_until="load")
         return self.page
 
-    def barriers(self) -> list[str]:
-        """What axe-core finds: each rule that is broken, with the element that breaks it."""
+    def barriers(self, more: str = "") -> list[str]:
+        """What axe-core finds: each rule that is broken, with the element that breaks it.
+
+        `more` are further options of ``axe.run``, e.g. ``runOnly``.
+        """
         if not self.page.evaluate("() => 'axe' in window"):
             self.page.evaluate(self._axe)
-        return self.page.evaluate(RULES)
+        return self.page.evaluate(RULES.replace("MORE", more))
 
     def sideways(self) -> int:
         """By how many pixels the page itself is wider than the window."""
