@@ -62,6 +62,10 @@ ATTACKS = {
     "calibrated regression, classes and boundaries": ("#332288", "s", ":"),
     "calibrated structured regression": ("#332288", "*", "-"),
     "structured regression, online": ("#332288", "P", "--"),
+    "BaVarIA": ("#332288", "v", "-."),
+    "blended ensemble": ("#009E73", "h", ":"),
+    "blended ensemble, two questions": ("#8A8A1F", "P", "-."),
+    "white box: structured regression + gradients of the head": ("#AA4499", "h", "-"),
 }
 # The same attack by who does not know of a defence and by who does.
 ATTACKERS = {"naive": ("#44AA99", "s", "--"), "adaptive": ("#882255", "o", "-")}

