@@ -85,8 +85,8 @@ def render_canaries(
                   ec=colour, lw=1.2, label=f"{label} ({kind.sum():,})")  # fmt: skip
     left.axvline(threshold, color="black", ls="--", lw=1.2, label="threshold, fixed before")
     left.set(xlabel="score of a canary (higher: in)", ylabel="share per unit")
-    left.set_ylim(top=1.35 * left.get_ylim()[1])  # room for the legend
-    left.legend(loc="upper left", fontsize=9)
+    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3, "frameon": False}
+    left.legend(**above, fontsize=8.5, columnspacing=1.2)
     rows = np.arange(len(shown))
     right.barh(rows, list(shown.values()), height=0.5, color=MEMBER, label="shown")
     for row, value in zip(rows, shown.values(), strict=True):
@@ -97,8 +97,8 @@ def render_canaries(
         right.axvline(really, color="black", lw=1.5, ls=":", label=f"kept to: {really:.2f}")
     top = max(promised, really or 0, *shown.values())
     right.set(yticks=rows, yticklabels=list(shown), xlabel="ε", xlim=(0, 1.2 * top))
-    right.set_ylim(len(shown) - 0.4, -0.9 - 0.3 * (really is not None))
-    right.legend(loc="upper right", fontsize=9, ncols=3)
+    right.set_ylim(len(shown) - 0.5, -0.5)
+    right.legend(**above, fontsize=8.5)
     right.grid(False, axis="y")
     return figure
 

@@ -261,7 +261,8 @@ def table(found: Sequence[Line]) -> str:
     kinds += ("one threshold",)
     groups: dict[tuple, list[Line]] = {}
     for x in found:
-        key = (x.variant, x.noise_multiplier, x.added, x.promised, x.attacker)
+        # a line from the file has four digits
+        key = (x.variant, x.noise_multiplier, x.added, round(x.promised, 4), x.attacker)
         groups.setdefault(key, []).append(x)
     lines = [
         f"| training | promised (adding or removing) | attacker | canaries | {' | '.join(kinds)} |",
