@@ -55,10 +55,10 @@ class Blend:
     def scores(self, rows: np.ndarray) -> NDArray[np.float64]:
         """Membership scores [N] of features [N,F]; ValueError for what is not finite."""
         rows = numbers.finite(rows, "features", "[n, k]")
-        return blended([said(model, rows) for model in self.models], self.deviations)
+        return blended([_said(model, rows) for model in self.models], self.deviations)
 
 
-def said(model: BaseEstimator, rows: np.ndarray) -> NDArray[np.float64]:
+def _said(model: BaseEstimator, rows: np.ndarray) -> NDArray[np.float64]:
     return model.decision_function(rows)
 
 
@@ -95,7 +95,7 @@ def fit(
     folds = GroupKFold(min(regressions.FOLDS, found)).split(rows, member, groups)
     for k, (learn_on, rest) in enumerate(folds):  # trees differ by their seed alone: one a fold
         both = fitted([trees[k % len(trees)]], learn_on)
-        apart[:, rest] = [said(model, rows[rest]) for model in both]
+        apart[:, rest] = [_said(model, rows[rest]) for model in both]
     linear, tree = apart.std(1)
     blend = Blend(fitted(trees, np.arange(len(rows))), [linear, *[tree] * len(trees)])
     return blend, blended(apart, [linear, tree])
