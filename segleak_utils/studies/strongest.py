@@ -75,7 +75,7 @@ def blend(seen: Callable[[Case, variances.Prior], np.ndarray], **how: object) ->
 
 
 def bavaria(ask: Ask) -> NDArray[np.float64]:
-    """One number, by one question."""
+    """BaVarIA's score alone."""
     of, learned = ask(questions=1)
     return variances.scores(of, variances.prior_of(learned))
 
@@ -98,6 +98,7 @@ def apart(ask: Ask) -> NDArray[np.float64]:
 
 
 def structured(of: Case, _: variances.Prior) -> np.ndarray:
+    """The features of the structured regression."""
     return FEATURES[CALIBRATED](of)
 
 

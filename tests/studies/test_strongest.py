@@ -128,3 +128,19 @@ def test_every_form_was_tried_and_the_chosen_one_is_ahead_of_what_was_there():
         chosen = by_form["the same, image and flip averaged", count]
         assert chosen.shadows_ahead == chosen.shadows >= 4 and chosen.questions == 2
         assert chosen.auc >= max(f.auc for f in found if f.networks == count) - 0.001
+
+
+def test_on_the_fresh_victim_it_is_ahead_of_what_was_there_before():
+    """By the AUC of all; by the TPR at 1 % of LiRA, RMIA and BaVarIA."""
+    found = [x for x in rows.read(strongest.CONFIRMED) if x.victim == strongest.FRESH]
+    assert {(x.n_members, x.n_nonmembers) for x in found} == {(400, 2000)}
+    for count in {x.networks for x in found} - {0}:
+        own = {x.attack: x for x in found if x.networks == count}
+        assert beyond.best_of([*own.values()]) == beyond.BEST
+        for name, line in own.items():
+            if name not in (ensembles.ENSEMBLE, beyond.BEST):
+                assert line.behind_low > 0, (count, name)
+        for name in (references.LIRA, references.RMIA, "BaVarIA"):
+            assert own[name].tpr_behind_low > 0, (count, name)
+    blind = next(x for x in found if x.attack == contests.BLIND)
+    assert blind.interval().contains(0.5)
