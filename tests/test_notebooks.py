@@ -126,7 +126,10 @@ def not_repeatable(sources: list[str]) -> list[str]:
         if len(cells) > 1 and name != "_"
     ]
     for k, tree in enumerate(trees):
-        own = set(bound_names(tree))
+        # names of its functions' own, too
+        own = {
+            n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+        }
         read = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
         found += [f"cell {k} changes {name}" for name in changed_names(tree) & owners.keys() - own]
         found += [f"cell {k} draws from {name}" for name in read & drawing - own]
@@ -163,6 +166,37 @@ def test_a_cell_that_cannot_be_run_twice_is_found(sources, why):
     assert any(why in reason for reason in not_repeatable(sources))
     fine = ["x = []\nfor k in range(3):\n    x.append(k)\nx += [4]", "y = [k for k in x]\n_ = 1"]
     assert not_repeatable([*fine, "def f():\n    x = 1\n    return x\n_ = f()"]) == []
+
+
+MINUTES = {
+    "quarter of an hour": 15, "twenty minutes": 20, "twenty-five minutes": 25, "half an hour": 30,
+}  # fmt: skip
+
+
+def minutes_to_read(notebook: nbformat.NotebookNode) -> float:
+    """220 words a minute, two seconds for a line of code that is not folded, 20 for a figure."""
+    words = lines = pictures = 0
+    for cell in notebook.cells:
+        text = re.sub("<details>.*?</details>", "", cell.source, flags=re.DOTALL)
+        if cell.cell_type == "markdown":
+            words += len(text.partition("## References")[0].split())
+            continue
+        pictures += text.count("figures.render")
+        texts = [n.value for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Constant)]
+        if cell.metadata.get("jupyter", {}).get("source_hidden"):
+            words += sum(len(of.split()) for of in texts if isinstance(of, str))
+        else:
+            lines += sum(bool(line.strip()) for line in text.splitlines())
+    return words / 220 + lines / 30 + pictures / 3
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: getattr(p, "stem", "-"))
+def test_a_notebook_is_read_in_the_time_that_it_promises_and_in_half_an_hour(path):
+    notebook = nbformat.read(path, as_version=4)
+    (how_long,) = re.findall(r"\*\*How long\.\*\*([^.]*)", notebook.cells[0].source)
+    told = [minutes for words, minutes in MINUTES.items() if words in how_long.lower()]
+    assert len(told) == 1, f"{how_long}: expected one of {', '.join(MINUTES)}"
+    assert minutes_to_read(notebook) <= told[0] <= 30
 
 
 def test_the_typed_result_is_recognised():
