@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import nbformat
 import pytest
 import sweep
+import toy_pages
 
 from segleak_utils.running import execution
 
@@ -33,6 +34,11 @@ FIXTURES = Path(__file__).with_name("fixtures")
 DEFENSES = execution.ROOT / "notebooks" / "04_defenses.ipynb"
 PROMISES = execution.ROOT / "notebooks" / "08_what_dp_promises.ipynb"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FIRST_SLIDERS = {
+    "00_start_here": ["mean_loss"],
+    "01_victim_inference": ["t"],
+    "02_structured_loss_map": ["clip", "of_class", "of_ring"],
+}
 PICTURE = "img.segleak-picture"
 SECONDS = 240  # for one step in the page: only a failure takes that long, or a very busy machine
 
@@ -327,6 +333,17 @@ def test_good_sliders_move_by_keyboard_and_mouse(server):
     with opened(FIXTURES / "good_slider.ipynb", server) as page:
         for name in ("slope", "length"):
             print(name, check_slider(page, name))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", FIRST_SLIDERS)
+def test_the_first_sliders_move_by_keyboard_and_mouse(name, server, tmp_path):
+    """Their notebooks' own cells, over a made-up experiment."""
+    nbformat.write(toy_pages.slider_of(name), path := tmp_path / f"{name}.ipynb")
+    with opened(path, server) as page:
+        for control in FIRST_SLIDERS[name]:
+            print(control, check_slider(page, control))
 
 
 @pytest.mark.slow

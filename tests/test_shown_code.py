@@ -106,7 +106,7 @@ def test_the_rings_of_02_are_cut_where_they_say():
 def test_what_a_slider_of_02_keeps_is_weighed_by_pixels():
     sums, pixels = np.array([[[4.0, 1], [3, 0]]]), np.array([[[2.0, 1], [2, 0]]])
     kept = shown("02_structured_loss_map", "kept_score", clipped={"no": sums}, there=pixels)
-    assert kept("no", None, None) == pytest.approx(-8 / 5)
-    assert kept("no", 0, None) == pytest.approx(-5 / 3)
-    assert kept("no", None, 0) == pytest.approx(-7 / 4)
+    assert kept("no", -1, -1) == pytest.approx(-8 / 5)
+    assert kept("no", 0, -1) == pytest.approx(-5 / 3)
+    assert kept("no", -1, 0) == pytest.approx(-7 / 4)
     assert np.isnan(kept("no", 1, 1))
