@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 RULES = """
-async () => (await axe.run(document, {preload: false, resultTypes: ['violations'], MORE})).violations
+async () => (await axe.run(document, {preload: false, MORE})).violations
   .flatMap(rule => rule.nodes.map(node => `${rule.id}: ${node.html.slice(0, 160)}`))
 """
 
