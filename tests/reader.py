@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 RULES = """
-async () => (await axe.run(document, {preload: false, resultTypes: ['violations'], MORE}))
-  .violations.flatMap(rule => rule.nodes.map(node => `${rule.id}: ${node.html.slice(0, 160)}`))
+async () => (await axe.run(document, {preload: false, MORE})).violations
+  .flatMap(rule => rule.nodes.map(node => `${rule.id}: ${node.html.slice(0, 160)}`))
 """
 
 

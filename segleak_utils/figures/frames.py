@@ -121,9 +121,13 @@ def _word(control: Widget, value: float) -> str:
 
 def _thinned(stops: Sequence[tuple[str, object]], start: object) -> list[tuple[str, object]]:
     """Every second stop, and in any case the first, the last and the present one."""
-    kept = {*range(0, len(stops), 2), len(stops) - 1, _place(stops, start)}
-    if len(kept) == len(stops):  # three or four
-        kept = {len(stops) - 1, _place(stops, start)} | ({0} if len(stops) > 3 else set())
+    last, present = len(stops) - 1, _place(stops, start)
+    kept = {0, *range(2, last - 1, 2), last}
+    if present not in kept:  # instead of the nearest one between the ends, if there is one
+        kept -= set(sorted(kept - {0, last}, key=lambda k: abs(k - present))[:1])
+        kept |= {present}
+    if len(kept) == len(stops):  # of three the present one and the last
+        kept = {present, last}
     return [stops[k] for k in sorted(kept)]
 
 

@@ -80,7 +80,7 @@ def _axis(axis: Axis, name: str) -> str:
         return ""
     if named := _ticks(axis):
         return f"{name}: {label + ': ' if label else ''}{', '.join(named.values())}"
-    low, high = (_number(x) for x in axis.get_view_interval())
+    low, high = (_number(x) for x in sorted(axis.get_view_interval()))
     scale = ", logarithmic" if axis.get_scale() == "log" else ""
     return f"{name}: {label + ', ' if label else ''}{low} to {high}{scale}"
 
@@ -162,16 +162,26 @@ def _intervals(axes: Axes, container: ErrorbarContainer) -> str:
 
 
 def _curves(axes: Axes) -> Iterator[str]:
-    """Lines with a name one by one; of those without, how many there are."""
+    """Lines with a name one by one, rows that have words; of all others, how many there are."""
     inside = {id(line) for c in axes.containers for line in _lines_of(c)}
-    others = []
+    others, rows = [], _ticks(axes.yaxis)
+    told: dict[tuple[str, float], tuple[list, list]] = {}  # of a row: points, and ends of its lines
     for line in axes.lines:
         if id(line) in inside or not line.get_visible() or not len(line.get_xdata()):
             continue
         if str(line.get_label()).startswith("_"):
-            others.append(line)
+            x, y = (np.atleast_1d(v) for v in line.get_data(orig=False))
+            word = _near(rows, y[0]) if rows and np.ptp(y) == 0 else None
+            if word in rows.values():
+                points, ends = told.setdefault((word, float(y[0])), ([], []))
+                (points if line.get_linestyle() == "None" else ends).extend(x)
+            else:
+                others.append(line)
         else:
             yield _curve(axes, line)
+    if told:
+        shown = [_row(word, *values) for (word, _), values in told.items()]
+        yield f"Rows: {', '.join(shown[:LISTED])}"
     if len(others) == 1 and not len(axes.lines) > 1:
         yield _curve(axes, others[0])
     elif others:
@@ -182,8 +192,14 @@ def _curves(axes: Axes) -> Iterator[str]:
         yield " and ".join(part for part in counted if part) + " without a name"
 
 
+def _row(word: str, points: Sequence[float], ends: Sequence[float]) -> str:
+    values = " and ".join(_number(x) for x in points[:POINTS])
+    interval = f"[{_number(min(ends))}, {_number(max(ends))}]" if ends else ""
+    return " ".join(part for part in (word, values, interval) if part)
+
+
 def _curve(axes: Axes, line: Line2D) -> str:
-    x, y = (np.asarray(v, float) for v in line.get_data(orig=False))
+    x, y = (np.atleast_1d(v) for v in line.get_data(orig=False))
     kind = "Points" if line.get_linestyle() == "None" else "Line"
     ticks = _ticks(axes.xaxis)
     some = [f"({_near(ticks, x[k])}, {_number(y[k])})" for k in _some(len(x))]

@@ -61,6 +61,19 @@ def test_intervals_are_told_with_their_points():
     assert "Points with intervals AUC: mean loss 0.6 [0.5, 0.8], structured 0.7 [0.6, 0.9]." in said
 
 
+def test_rows_with_words_are_told_by_their_intervals():
+    def draw(axes):
+        for row, (low, value, high) in enumerate([(0.5, 0.6, 0.8), (0.6, 0.7, 0.9)]):
+            axes.plot([low, high], [row, row])
+            axes.plot(value, row, "o")
+        axes.axvline(0.5)
+        axes.set(yticks=range(2), yticklabels=["mean loss", "structured"], ylim=(1.5, -0.5))
+
+    said = drawn(draw)
+    assert "y: mean loss, structured. Rows: mean loss 0.6 [0.5, 0.8], structured 0.7 [0.6" in said
+    assert "1 more line without a name." in said
+
+
 def test_pictures_maps_and_colour_scales_are_told():
     def draw(photo, loss):
         photo.imshow(np.zeros((4, 4, 3)))
