@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import toy_pages
 
@@ -29,18 +27,18 @@ def box_of(name: str, monkeypatch, **spoilt: str):
 def test_every_stop_has_its_picture_and_every_question_its_answer(name, monkeypatch):
     box = box_of(name, monkeypatch)
     assert len(box.controls) == CONTROLS[name]
-    stops = [range(len(control.options)) for control in box.controls.values()]
     asked = box.children[0].children[1]
     assert asked.value.count("<li>") == 3 and "<b>" not in asked.value, "answered unasked"
-    pictures = set()
-    for place in itertools.product(*stops):
-        for control, index in zip(box.controls.values(), place, strict=True):
+    for control in box.controls.values():  # each on its own, from where it began
+        start, pictures = control.index, set()
+        for index in range(len(control.options)):
             control.index = index
-        assert bytes(box.picture.value).startswith(SIGNATURE)
-        pictures.add(bytes(box.picture.value))
+            assert bytes(box.picture.value).startswith(SIGNATURE)
+            pictures.add(bytes(box.picture.value))
+        assert len(pictures) > 0.8 * len(control.options), "pictures that do not change"
+        control.index = start
     assert asked.value.count("<b>") == 3, asked.value
     assert "nan" not in asked.value and "None" not in asked.value
-    assert len(pictures) > 0.8 * max(map(len, stops))
 
 
 @pytest.mark.parametrize("name", toy_pages.PRELUDES)

@@ -22,8 +22,8 @@ flags = np.arange(n) < 40
 """
 SCORES = """
 shown = SimpleNamespace(member=flags)
-scores = -rng.gamma(4, 0.1, n) + 0.05 * flags
-threshold = -0.35
+scores = -rng.gamma(4, 0.03, n) + 0.02 * flags
+threshold = -0.1
 """
 CALIBRATION = """
 images = rng.integers(0, 256, (n, 3, 32, 64), dtype=np.uint8)
