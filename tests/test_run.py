@@ -220,6 +220,7 @@ def test_camvid_needs_a_folder():
         ("epsilon", ("epsilon.audit", {"canaries": False})),
         ("epsilon --canaries", ("epsilon.audit", {"canaries": True})),
         ("epsilon --tight", ("tightness.measure", {})),
+        ("epsilon --faults", ("caught.measure", {})),
         ("growth", ("growth.growth", {"jobs": None, "cluster": None})),
         ("growth --jobs 3", ("growth.growth", {"jobs": 3, "cluster": None})),
         ("growth --cluster tcp://a:1", ("growth.growth", {"jobs": None, "cluster": "tcp://a:1"})),
@@ -238,6 +239,7 @@ def test_the_commands_behind_notebook_06_call_one_function_each(line, called, mo
         "camvid.camvid_beyond",
         "epsilon.audit",
         "tightness.measure",
+        "caught.measure",
         "growth.growth",
         "risk.risk",
     ):
