@@ -182,14 +182,13 @@ def _curves(axes: Axes) -> Iterator[str]:
     if told:
         shown = [_row(word, *values) for (word, _), values in told.items()]
         yield f"Rows: {', '.join(shown[:LISTED])}"
-    if len(others) == 1 and not len(axes.lines) > 1:
-        yield _curve(axes, others[0])
-    elif others:
-        lines = [line for line in others if line.get_linestyle() != "None"]
-        points = len(others) - len(lines)
-        counted = [f"{len(lines)} more line{'s' * (len(lines) > 1)}" if lines else ""]
-        counted.append(f"{points} more set{'s' * (points > 1)} of points" if points else "")
-        yield " and ".join(part for part in counted if part) + " without a name"
+    if len(others) <= POINTS:
+        yield from dict.fromkeys(_curve(axes, line) for line in others)
+    else:
+        points = sum(line.get_linestyle() == "None" for line in others)
+        counted = [f"{len(others) - points} more lines", f"{points} more sets of points"]
+        shown = [text for text in counted if not text.startswith("0 ")]
+        yield f"{' and '.join(shown)} without a name"
 
 
 def _row(word: str, points: Sequence[float], ends: Sequence[float]) -> str:

@@ -71,7 +71,7 @@ def test_rows_with_words_are_told_by_their_intervals():
 
     said = drawn(draw)
     assert "y: mean loss, structured. Rows: mean loss 0.6 [0.5, 0.8], structured 0.7 [0.6" in said
-    assert "1 more line without a name." in said
+    assert said.endswith("Line: (0.5, 0), (0.5, 1).")
 
 
 def test_pictures_maps_and_colour_scales_are_told():
@@ -97,8 +97,16 @@ def test_clouds_lines_without_names_and_what_is_written_are_told():
 
     said = drawn(draw)
     assert "100 points scenes: x 0 to 99, median 49.5; y 0 to 9.9, median 4.95." in said
-    assert "1 more line and 1 more set of points without a name." in said
+    assert "Line: (0, 0), (1, 1). Points: (0, 1), (1, 0)." in said
     assert "Written in it: chance." in said
+
+
+def test_many_lines_without_a_name_are_counted():
+    def draw(axes):
+        for k in range(9):
+            axes.plot([0, k], [0, 1], "o-"[k % 2])
+
+    assert "4 more lines and 5 more sets of points without a name." in drawn(draw)
 
 
 def test_long_and_empty_figures_have_words_too():
