@@ -3,6 +3,7 @@
     python3 -m segleak_utils.run            run all notebooks, print the table
     python3 -m segleak_utils.run test       ruff and the tests
     python3 -m segleak_utils.run lab        open JupyterLab
+    python3 -m segleak_utils.run site       executed notebooks, docs and docstrings as pages
     python3 -m segleak_utils.run weights    retrain what is shipped in weights/
     python3 -m segleak_utils.run camvid --root DIR
     python3 -m segleak_utils.run defenses [--only NAME] [--camvid DIR]
@@ -254,6 +255,7 @@ def parser() -> argparse.ArgumentParser:
         "lab", help="copies of the notebooks (build/lab) in JupyterLab; further arguments go to it"
     )
     lab.add_argument("--reset", action="store_true", help="all copies anew; yours are kept beside")
+    commands.add_parser("site", help="the executed notebooks and the docs as pages (build/site)")
     weights = commands.add_parser("weights", help="train what is missing in weights/")
     weights.add_argument("names", nargs="*", metavar="NAME", help="to be trained again")
     weights.add_argument("--force", action="store_true", help="everything again")
@@ -272,6 +274,8 @@ def parser() -> argparse.ArgumentParser:
     which = beyond.add_mutually_exclusive_group()
     which.add_argument("--camvid", type=Path, metavar="DIR", help="on CamVid instead")
     which.add_argument("--choices", action="store_true", help="what was chosen on shadows instead")
+    which.add_argument("--strongest", action="store_true", help="its forms, on shadows, instead")
+    which.add_argument("--confirm", action="store_true", help="on a fresh victim instead; trains")
     which.add_argument("--online", action="store_true", help="online LiRA instead; trains")
     commands.add_parser(
         "audit", add_help=False, allow_abbrev=False, help="your own model: audit --help has more"
@@ -418,6 +422,10 @@ def dispatch(options: argparse.Namespace) -> int:
         command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={own}"]
         kernels = execution.kernel_environment(options.build)
         return relay([*command, *options.rest], env={**child_environment(), **kernels})
+    if options.command == "site":
+        from segleak_utils.running import site
+
+        return site.main(options.build)
     if options.command == "audit":
         from segleak_utils.audit import command
 
@@ -454,7 +462,7 @@ def dispatch(options: argparse.Namespace) -> int:
 
 def beyond_the_paper(options: argparse.Namespace) -> int:
     """Run one of the commands behind notebook 06; return its exit code."""
-    from segleak_utils.studies import beyond, camvid, experiment, growth, online, risk
+    from segleak_utils.studies import beyond, camvid, experiment, growth, online, risk, strongest
 
     try:
         plan = experiment.plan_of(options.preset or "quick")
@@ -468,6 +476,10 @@ def beyond_the_paper(options: argparse.Namespace) -> int:
             camvid.camvid_beyond(options.camvid, preset=options.preset or "full")
         elif options.choices:
             beyond.choices(plan)
+        elif options.strongest:
+            strongest.choices(plan)
+        elif options.confirm:
+            strongest.confirm(plan)
         elif options.online:
             online.online(plan)
         else:
@@ -480,13 +492,13 @@ def beyond_the_paper(options: argparse.Namespace) -> int:
 
 def promises(options: argparse.Namespace, plan: object) -> int:
     """Run one of the audits of DP-SGD; return its exit code, 3 for a promise that is refuted."""
-    from segleak_utils.studies import canary_audit, epsilon, faults, tightness
+    from segleak_utils.studies import canary_audit, caught, epsilon, tightness
 
     counted = options.canaries not in (True, False)
     if options.step and not counted:
         raise ValueError("--step FILE.py:NAME needs --canaries N, the number of canaries")
     if options.faults:
-        print(faults.table(faults.rows(plan)))
+        caught.measure(plan)
     elif options.tight:
         tightness.measure(plan)
     elif counted:

@@ -10,10 +10,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch counts the cores: each h
     _share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _share)))
 
-import nbformat
+import continued
 import psutil
 import pytest
-import solutions
 
 from segleak_utils import studies
 from segleak_utils.attacks import patchnets
@@ -91,14 +90,9 @@ def build(tmp_path_factory) -> Path:
         pytest.skip(f"not in weights/ and its manifest.json yet: {', '.join(missing)}")
     if os.environ.get("SEGLEAK_EXECUTED"):
         return Path(os.environ["SEGLEAK_EXECUTED"])
-    folder, beside = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("solved")
-    (beside / "data").symlink_to(ROOT / "data")  # as the notebooks' folder sees it
-    (beside / "notebooks").mkdir()
-    for path in execution.choose(ROOT / "notebooks"):
-        notebook = solutions.solved(nbformat.read(path, as_version=4))
-        nbformat.write(notebook, beside / "notebooks" / path.name)
-    quick = {"preset": "quick"}
-    execution.run_notebooks(beside / "notebooks", folder, overrides=quick, cell_timeout=600)
+    folder = tmp_path_factory.mktemp("build")
+    with continued.kernels(folder / "continued"):
+        execution.run_notebooks(build=folder, overrides={"preset": "quick"}, cell_timeout=600)
     return folder
 
 

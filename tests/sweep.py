@@ -62,23 +62,24 @@ def sweep_controls() -> None:
     print(f"swept {moved} controls")
 
 
-def swept(notebook: NotebookNode) -> NotebookNode:
-    """A copy of a notebook with a cell at its end that moves every control; see `moved`.
+def cell() -> NotebookNode:
+    """A cell that moves every control of the notebook at whose end it stands; see `moved`."""
+    return new_code_cell(f"{inspect.getsource(sweep_controls)}\n\nsweep_controls()", id="sweep")
 
-    Cells after the last one that shows a box of sliders are left out: they were run already.
-    """
+
+def alone(notebook: NotebookNode) -> NotebookNode:
+    """A copy with the set-up and the slider's section alone, where it needs nothing else."""
     notebook = copy.deepcopy(notebook)
-    shows = [k for k, cell in enumerate(notebook.cells) if "widgets.show(" in cell.source]
-    if shows:
-        del notebook.cells[shows[-1] + 1 :]
-    source = inspect.getsource(sweep_controls)
-    cell = new_code_cell(f"{source}\n\nsweep_controls()", id="sweep")
-    notebook.cells.append(cell)
+    titles = [k for k, cell in enumerate(notebook.cells) if re.match("## ", cell.source)]
+    shows = next(k for k, cell in enumerate(notebook.cells) if "widgets.show(" in cell.source)
+    begins = max(k for k in titles if k < shows)
+    notebook.cells = notebook.cells[: titles[1]] + notebook.cells[begins : shows + 1]
     return notebook
 
 
 def moved(notebook: NotebookNode) -> int:
-    """How many controls the last cell of an executed, swept notebook has moved."""
-    texts = [o["text"] for o in notebook.cells[-1].outputs if o.get("name") == "stdout"]
+    """How many controls the `cell` of an executed notebook has moved."""
+    outputs = [o for c in notebook.cells if c.id == "sweep" for o in c.outputs]
+    texts = [o["text"] for o in outputs if o.get("name") == "stdout"]
     found = MOVED.findall("".join(texts))
     return int(found[-1]) if found else 0

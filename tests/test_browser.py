@@ -20,7 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import nbformat
 import pytest
+import sweep
+import toy_pages
 
 from segleak_utils.running import execution
 
@@ -29,7 +32,13 @@ if TYPE_CHECKING:
 
 FIXTURES = Path(__file__).with_name("fixtures")
 DEFENSES = execution.ROOT / "notebooks" / "04_defenses.ipynb"
+PROMISES = execution.ROOT / "notebooks" / "08_what_dp_promises.ipynb"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FIRST_SLIDERS = {
+    "00_start_here": ["mean_loss"],
+    "01_victim_inference": ["t"],
+    "02_structured_loss_map": ["clip", "of_class", "of_ring"],
+}
 PICTURE = "img.segleak-picture"
 SECONDS = 240  # for one step in the page: only a failure takes that long, or a very busy machine
 
@@ -328,6 +337,17 @@ def test_good_sliders_move_by_keyboard_and_mouse(server):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", FIRST_SLIDERS)
+def test_the_first_sliders_move_by_keyboard_and_mouse(name, server, tmp_path):
+    """Their notebooks' own cells, over a made-up experiment."""
+    nbformat.write(toy_pages.slider_of(name), path := tmp_path / f"{name}.ipynb")
+    with opened(path, server) as page:
+        for control in FIRST_SLIDERS[name]:
+            print(control, check_slider(page, control))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_broken_slider_is_reported(server):
     with (
         opened(FIXTURES / "broken_slider.ipynb", server) as page,
@@ -343,3 +363,15 @@ def test_the_noise_slider_moves_by_keyboard_and_mouse(build, tmp_path, capsys):
         took = check_slider(page, "std")
     with capsys.disabled():
         print("\nfrom a move to the new picture:", *(f"{k} {v:.2f} s" for k, v in took.items()))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_sliders_of_promises_move_by_keyboard_and_mouse(server, tmp_path):
+    path = tmp_path / PROMISES.name
+    nbformat.write(sweep.alone(nbformat.read(PROMISES, as_version=4)), path)
+    if not (data := server.root.parent / "data").exists():
+        data.symlink_to(execution.ROOT / "data")  # the scenes that are there
+    with opened(path, server) as page:
+        for name in ("noise", "canaries"):
+            print(name, check_slider(page, name))

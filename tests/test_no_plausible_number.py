@@ -17,7 +17,7 @@ import torch
 from segleak_utils import attacks, data, defenses, metrics, representations, victims
 from segleak_utils.attacks import calibration, evidence, online, peers, references, regressions
 from segleak_utils.metrics import Interval
-from segleak_utils.victims import dpsgd
+from segleak_utils.victims import accountant
 
 ROUNDS = 3  # each fault in as many places
 N, C, H, W = 24, 3, 6, 10
@@ -255,6 +255,17 @@ call(
     member=BOTH,
 )
 call(
+    metrics.share_of_difference,
+    lambda r: {
+        "part": (s := scored(r))["scores"],
+        "whole": s["scores"] + 99 * s["member"],
+        "member": s["member"],
+    },
+    part=SCALED,
+    whole=SCALED,
+    member=BOTH,
+)
+call(
     metrics.paired_auc_difference,
     lambda r: {
         "scores_a": (s := scored(r))["scores"],
@@ -332,6 +343,11 @@ for function in (metrics.guesses_bound, metrics.one_run_gaussian_bound):
         delta=SHARE,
     )
 call(metrics.gaussian_epsilon, lambda r: {"mu": 0.5, "delta": 1e-4}, mu=POSITIVE, delta=SHARE)
+call(
+    metrics.curve_epsilon,
+    lambda r: {"curve": metrics.gaussian_curve(1.0), "delta": 1e-4},
+    delta=SHARE,
+)
 call(metrics.gaussian_mu, lambda r: {"epsilon": 0.5, "delta": 1e-4}, epsilon=POSITIVE, delta=SHARE)
 call(
     metrics.one_run_gaussian,
@@ -547,7 +563,7 @@ for function in (victims.logits_of, victims.posteriors, victims.posteriors_at):
         images=IMAGES,
     )
 call(
-    dpsgd.epsilon,
+    accountant.epsilon,
     lambda r: (
         {"noise_multiplier": 2.0, "sampling_rate": 0.5, "steps": 4, "delta": 1e-4}
         | {"accountant": "rdp"}
@@ -559,7 +575,7 @@ call(
     accountant={"misspelt": lambda x, r: "gdp", "nothing": lambda x, r: None},
 )
 call(
-    dpsgd.promise,
+    accountant.promise,
     lambda r: (
         {"noise_multiplier": 2.0, "clip_norm": 1.0, "sampling_rate": 0.5, "steps": 4}
         | {"delta": 1e-4}

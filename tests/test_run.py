@@ -213,11 +213,14 @@ def test_camvid_needs_a_folder():
     [
         ("beyond", ("beyond.beyond", {})),
         ("beyond --choices", ("beyond.choices", {})),
+        ("beyond --strongest", ("strongest.choices", {})),
+        ("beyond --confirm", ("strongest.confirm", {})),
         ("beyond --online", ("online.online", {})),
         ("beyond --camvid DIR", ("camvid.camvid_beyond", {"preset": "full"})),
         ("epsilon", ("epsilon.audit", {"canaries": False})),
         ("epsilon --canaries", ("epsilon.audit", {"canaries": True})),
         ("epsilon --tight", ("tightness.measure", {})),
+        ("epsilon --faults", ("caught.measure", {})),
         ("growth", ("growth.growth", {"jobs": None, "cluster": None})),
         ("growth --jobs 3", ("growth.growth", {"jobs": 3, "cluster": None})),
         ("growth --cluster tcp://a:1", ("growth.growth", {"jobs": None, "cluster": "tcp://a:1"})),
@@ -230,10 +233,13 @@ def test_the_commands_behind_notebook_06_call_one_function_each(line, called, mo
     for name in (
         "beyond.beyond",
         "beyond.choices",
+        "strongest.choices",
+        "strongest.confirm",
         "online.online",
         "camvid.camvid_beyond",
         "epsilon.audit",
         "tightness.measure",
+        "caught.measure",
         "growth.growth",
         "risk.risk",
     ):

@@ -68,7 +68,8 @@ def test_constraints_hold_names_and_public_versions_only():
     for line in text.splitlines():
         if not line.startswith("#"):
             assert re.fullmatch(
-                r"[a-z0-9-]+==[0-9.]+(post[0-9]+)?( ; python_full_version [<>=]+ \"[\d.]+\")?", line
+                r"[a-z0-9-]+==[0-9.]+((post|b)[0-9]+)?( ; python_full_version [<>=]+ \"[\d.]+\")?",
+                line,
             )
     assert not re.search(r"^(nvidia|cuda|triton)", text, re.MULTILINE)
 
@@ -89,7 +90,7 @@ EXTRAS = {
     "attacks": {"train"},
     "audit": {"train", "notebooks", "audit", "cluster"},
     "figures": {"notebooks"},
-    "running": {"notebooks"},
+    "running": {"notebooks", "site"},
     "studies": {"train", "dp", "cluster"},
     "run": {"test"},
 }

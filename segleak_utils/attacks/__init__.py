@@ -11,14 +11,18 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=[
         "calibration",
         "contests",
+        "ensembles",
         "evidence",
         "online",
         "patchnets",
         "peers",
         "references",
+        "variances",
+        "whitebox",
     ],
     submod_attrs={
         "contests": ["Attack", "Contest", "bars_of"],
+        "ensembles": ["ensemble"],
         "online": ["online_attacks", "structured_online"],
         "outputs": ["Outputs", "ask", "ask_in_parts", "represent"],
         "patches": [
@@ -40,6 +44,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "global_loss_scores",
             "logistic_attack",
         ],
+        "variances": ["bavaria"],
+        "whitebox": ["white_box"],
         "windows": ["crop", "patch_corners"],
     },
 )

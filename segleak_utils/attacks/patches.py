@@ -87,10 +87,11 @@ def dense_scores(
 ) -> Tensor:
     """Membership scores of all windows of `patch` pixels, 8 apart: float32 [N, rows, columns].
 
-    The map [N,K,H,W] is looked at once, so the cost does not grow with the number of windows. A
-    window sees what surrounds it where a patch sees its own zero padding: the same network, and
-    nearly the same scores. Takes what `patch_scores` takes; ValueError for a patch that does not
-    fit into the map.
+    The map [N,K,H,W] is looked at once, so the cost does not grow with the number of windows. It is
+    another attack than exact patches: a window sees what surrounds it, where a patch sees its own
+    zero padding. The farther a network looks, the more they differ: little with a `PatchNet`, much
+    with a ResNet-50 (docs/results.md has rank correlations). Takes what `patch_scores` takes;
+    ValueError for a patch that does not fit into the map.
     """
     _score_name(score)
     patch = numbers.count(patch, "patch", 1, min(maps.shape[-2:]))

@@ -117,6 +117,42 @@ def case(shown: Outputs, references: Sequence[Outputs]) -> Case:
     return Case(own, np.stack(theirs), shown.member)
 
 
+def averaged(questions: Sequence[Case]) -> Case:
+    """Several questions about the same images as one: the means of their losses.
+
+    Each question is an image, or its flip, or another view of it (Yu et al., "How does data
+    augmentation affect privacy in machine learning?", AAAI 2021), put to the network and to its
+    references alike. ValueError without a question, or for questions about other images: members,
+    or shares of the zones, that differ.
+    """
+    if not questions:
+        raise ValueError("no question: expected at least one")
+    first, *others = questions
+    if not others:
+        return first
+    n = first.own.shape[1] // 3 * 2
+    for other in others:
+        alike = first.own.shape == other.own.shape and np.array_equal(first.member, other.member)
+        if not alike or not np.allclose(first.own[:, n:], other.own[:, n:], atol=1e-6):
+            raise ValueError("questions about different images: members or shares differ")
+    own, theirs = (np.mean([getattr(q, part) for q in questions], 0) for part in
+                   ("own", "references"))  # fmt: skip
+    return Case(own, theirs, first.member)
+
+
+def thinned(of: Case) -> list[Case]:
+    """The same images with one reference less, each of the K left out in turn; K cases.
+
+    A shadow is learned from beside K - 1 references: so few the victim has here, too. ValueError
+    for a single reference.
+    """
+    if len(of.references) < 2:
+        raise ValueError("one reference: none would be left")
+    return [
+        replace(of, references=np.delete(of.references, k, 0)) for k in range(len(of.references))
+    ]
+
+
 def of_zones(shown: Outputs) -> np.ndarray:
     """What a network said by zone: float64 [N,6C], `attacks.class_features` of the `zones`.
 

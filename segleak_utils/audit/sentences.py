@@ -305,8 +305,8 @@ def helps(of: Findings, told: Audit) -> str:
     rest = knows or list(of.releases[1:])
     plain_row, least = of.releases[0], min(rest, key=lambda row: row.auc.value)
     adapted = (
-        "Orange far below blue is the error of judging a defence by an attacker who has not heard "
-        "of it."
+        "A naive mark far left of the adaptive one is the error of judging a defence by who "
+        "has not heard of it."
         if knows
         else "Without references nothing is learned and nobody else is asked: there is nothing to "
         "adapt, so there is one attacker only."

@@ -12,7 +12,7 @@ import json
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -49,6 +49,9 @@ class _Store:
     shape: Grid
     key: str
     pictures: Pictures
+
+    def flipped(self) -> _Store:
+        return replace(self, read=partial(_flipped_row, self.read), key=f"{self.key}, flipped")
 
 
 class Scenes(torch.utils.data.Dataset):
@@ -177,6 +180,20 @@ class Scenes(torch.utils.data.Dataset):
         rows, ids = [self._rows[i] for i in chosen], [self.ids[i] for i in chosen]
         return Scenes(rows, ids, self.class_names, self.palette, groups)
 
+    def flipped(self) -> Scenes:
+        """The same scenes right for left, images and masks: a second question about each of them.
+
+        Ids stay, and so does whose picture it is: a scene and its flip are no two scenes of a list.
+        The digest is another one.
+
+        >>> grey, masks = np.zeros((1, 3, 1, 2), np.uint8), np.array([[[0, 1]]], np.uint8)
+        >>> Scenes.from_arrays(grey, masks, ["a"], ["road", "car"]).flipped()[0][1]
+        tensor([[1, 0]])
+        """
+        stores = {store: store.flipped() for store, _ in self._rows}
+        rows = [(stores[store], row) for store, row in self._rows]
+        return Scenes(rows, self.ids, self.class_names, self.palette, self.groups)
+
     def __add__(self, other: Scenes) -> Scenes:
         """Both lists of scenes, one after the other; ValueError unless the classes agree."""
         if self.class_names != other.class_names:
@@ -184,6 +201,11 @@ class Scenes(torch.utils.data.Dataset):
         groups = self.groups + other.groups if self.groups and other.groups else None
         rows, ids = self._rows + other._rows, self.ids + other.ids
         return Scenes(rows, ids, self.class_names, self.palette, groups)
+
+
+def _flipped_row(read: Callable[[int], Item], row: int) -> Item:
+    image, mask = read(row)
+    return image[..., ::-1].copy(), mask[..., ::-1].copy()
 
 
 def _array_row(images: np.ndarray, masks: np.ndarray, row: int) -> Item:

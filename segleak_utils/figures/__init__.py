@@ -20,7 +20,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "render_against",
             "render_class_bars",
             "render_class_gap",
-            "render_epsilon",
             "render_grouped",
             "render_intervals",
             "render_roc",
@@ -35,6 +34,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "Tradeoff",
             "render_frontier",
         ],
+        "explorers": [
+            "render_calibration",
+            "render_kept",
+            "render_threshold",
+        ],
         "leaks": [
             "render_bounds",
             "render_difficulty",
@@ -48,7 +52,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "masks": [
             "colour_mask",
             "colour_prediction",
+            "render_mislabelled",
             "without_void",
+        ],
+        "promises": [
+            "render_allowed",
+            "render_budget",
+            "render_canaries",
+            "render_shares",
         ],
         "scenes": [
             "Example",

@@ -375,26 +375,3 @@ def render_grouped(
         handles = axes[0, 0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=2)
     return figure
-
-
-# --------------------------------------------------------------------------------- the defences
-
-
-@styled
-def render_epsilon(
-    multipliers: Sequence[float],
-    series: Mapping[str, Sequence[float]],
-    marked: Mapping[str, tuple[float, float]] | None = None,
-) -> Figure:
-    """The accountant's ε against the noise multiplier; `marked`: networks that were trained so."""
-    figure, axes = axes_of(figsize=(8.2, 4.2))
-    axis = axes[0, 0]
-    for (name, values), (colour, _, dash) in zip(series.items(), looks_of(series, 1), strict=True):
-        axis.plot(multipliers, values, color=colour, ls=dash, label=name)
-    for name, point in (marked or {}).items():
-        axis.plot(*point, "o", color="white", mec="black", mew=2)
-        axis.annotate(name, point, (8, 4), textcoords="offset points", fontsize=8.5)
-    axis.set(xscale="log", yscale="log", xlabel="noise multiplier (noise / clip norm)")
-    axis.set_ylabel("ε (smaller: more private)")
-    axis.legend()
-    return figure

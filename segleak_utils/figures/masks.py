@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from scipy import ndimage
 from torch import Tensor
 
 from segleak_utils.data import VOID
+from segleak_utils.figures.style import axes_of, styled
 
 VOID_COLOUR = (0, 0, 0)
 
@@ -67,3 +71,23 @@ def _alike(palette: np.ndarray) -> np.ndarray:
     lab = np.stack([116 * f[:, 1], 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
     distance = np.linalg.norm(lab[:, None] - lab, axis=2)
     return (np.maximum(contrast, 1 / contrast) < 1.5) & (distance < 45)
+
+
+@styled
+def render_mislabelled(
+    images: Sequence[Tensor], masks: Sequence[Tensor], wrong: Sequence[Tensor], palette: np.ndarray
+) -> Figure:
+    """Image [3,H,W] over mask [H,W] over the mask where it is `wrong` (bool [H,W]), else white."""
+    figure, axes = axes_of(3, len(images), figsize=(2.75 * len(images), 4.6))
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+    for column, image, mask, bad in zip(axes.T, images, masks, wrong, strict=True):
+        column[0].imshow(image.permute(1, 2, 0).numpy().clip(0, 1))
+        labels = colour_mask(mask, palette)
+        column[1].imshow(labels)
+        column[2].imshow(np.where(np.asarray(bad)[..., None], labels, 255).astype(np.uint8))
+        column[2].set_xlabel(f"{float(np.asarray(bad).mean()):.1%} of the pixels", fontsize=9)
+    for axis, name in zip(axes[:, 0], ("image", "mask", "mislabelled"), strict=True):
+        axis.set_ylabel(name)
+    return figure

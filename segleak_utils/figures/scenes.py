@@ -96,21 +96,33 @@ def render_palette(class_names: Sequence[str], palette: np.ndarray) -> Figure:
     """The key to every mask: a swatch and a name for each class, and void."""
     figure, axes = axes_of(figsize=(9.6, 1.1))
     bare(axes[0, 0])
-    swatches = [
-        Patch(facecolor=np.asarray(colour) / 255, edgecolor="#888888", label=name)
-        for name, colour in [*zip(class_names, palette, strict=True), ("void", VOID_COLOUR)]
-    ]
-    axes[0, 0].legend(handles=swatches, ncols=7, loc="center", handlelength=1.4, fontsize=9)
+    named = [*zip(class_names, palette, strict=True), ("void", VOID_COLOUR)]
+    axes[0, 0].legend(handles=swatches(named), ncols=7, loc="center", handlelength=1.4, fontsize=9)
     return figure
 
 
+def swatches(named: Sequence[tuple[str, Sequence[int]]]) -> list[Patch]:
+    """A legend's handle for each (name, colour in 0..255)."""
+    return [
+        Patch(facecolor=np.asarray(colour) / 255, edgecolor="#888888", label=name)
+        for name, colour in named
+    ]
+
+
 @styled
-def render_examples(examples: Sequence[Example], palette: np.ndarray, title: str = "") -> Figure:
+def render_examples(
+    examples: Sequence[Example],
+    palette: np.ndarray,
+    title: str = "",
+    class_names: Sequence[str] = (),
+) -> Figure:
     """Image | mask | prediction | loss map, a row for each example, one colour scale for all.
 
     Where the prediction is wrong and its colour like the true one, it is outlined in white.
+    class_names: those that occur are in a legend below, largest first.
     """
-    figure, axes = axes_of(len(examples), 4, figsize=(11, 1.4 * len(examples) + 0.7))
+    below = 0.55 if class_names else 0
+    figure, axes = axes_of(len(examples), 4, figsize=(11, 1.4 * len(examples) + 0.7 + below))
     top = float(np.quantile(torch.stack([e.loss for e in examples]).numpy(), 0.995))
     for row, example in zip(axes, examples, strict=True):
         show_picture(row[0], example.image)
@@ -133,6 +145,14 @@ def render_examples(examples: Sequence[Example], palette: np.ndarray, title: str
     bar = figure.colorbar(shown, ax=axes[:, 3], shrink=0.9, extend="max")
     bar.set_label(LOSS_LABEL)
     figure.suptitle(title)
+    if class_names:
+        maps = [m for e in examples for m in (e.mask, e.posterior.argmax(0))]
+        labels, pixels = np.unique(torch.stack([m.long() for m in maps]), return_counts=True)
+        order = labels[np.argsort(-pixels, kind="stable")]
+        named = [(class_names[c], palette[c]) for c in order if c != VOID]
+        if VOID in labels:
+            named.append(("void", VOID_COLOUR))
+        figure.legend(handles=swatches(named), loc="outside lower center", ncols=9, fontsize=8)
     return figure
 
 

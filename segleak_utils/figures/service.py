@@ -28,10 +28,12 @@ from segleak_utils.figures.style import (
     MEMBER,
     NONMEMBER,
     STYLE,
+    Png,
     looks_of,
     packed,
     styled,
 )
+from segleak_utils.figures.words import describe
 
 SERVICE = (11.4, 3.9)  # inches
 
@@ -90,7 +92,7 @@ class ServicePicture:
         scores: Mapping[str, np.ndarray],
         member: np.ndarray,
         title: str = "",
-    ) -> bytes:
+    ) -> Png:
         """``widgets.png(render_service(...))`` of the same parameters."""
         # places, limits and ticks follow from these alone
         shapes = [tuple(example.mask.shape) for example in pair]
@@ -104,7 +106,8 @@ class ServicePicture:
         self._canvas.restore_region(self._still)
         for artist in self._parts.moving():
             artist.draw(self._canvas.get_renderer())
-        return packed(np.asarray(self._canvas.buffer_rgba()), DPI)
+        pixels = packed(np.asarray(self._canvas.buffer_rgba()), DPI)
+        return Png(pixels, describe(self._parts.figure))
 
     def _start(self, parts: _Parts) -> None:
         parts.figure.set_dpi(DPI)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.transforms import Affine2D
+
+from segleak_utils.figures.words import describe
 
 DPI = 90  # of a live picture: sharp enough at a notebook's width, and quickly drawn
 STYLE = Path(__file__).with_name("segleak.mplstyle")
@@ -58,6 +62,10 @@ ATTACKS = {
     "calibrated regression, classes and boundaries": ("#332288", "s", ":"),
     "calibrated structured regression": ("#332288", "*", "-"),
     "structured regression, online": ("#332288", "P", "--"),
+    "BaVarIA": ("#332288", "v", "-."),
+    "blended ensemble": ("#009E73", "h", ":"),
+    "blended ensemble, two questions": ("#8A8A1F", "P", "-."),
+    "white box: structured regression + gradients of the head": ("#AA4499", "h", "-"),
 }
 # The same attack by who does not know of a defence and by who does.
 ATTACKERS = {"naive": ("#44AA99", "s", "--"), "adaptive": ("#882255", "o", "-")}
@@ -94,17 +102,37 @@ def _alike(a: tuple[str, str, str], b: tuple[str, str, str]) -> bool:
     return a[0] == b[0] and (a[1] == b[1] or a[2] == b[2])
 
 
+class Png(bytes):
+    """The bytes of a PNG that say what it shows."""
+
+    alt: str
+
+    def __new__(cls, content: bytes, alt: str) -> Png:
+        png = super().__new__(cls, content)
+        png.alt = alt
+        return png
+
+
 def styled(render: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draw in the project's style, and show nothing: the caller gets the figure."""
+    """Draw in the project's style, and show nothing: the caller gets the figure.
+
+    Where a notebook shows it, what it shows is said in the output's metadata.
+    """
 
     @functools.wraps(render)
     def draw(*args: object, **kwargs: object) -> Figure:
         with plt.style.context(STYLE):
             figure = render(*args, **kwargs)
         plt.close(figure)  # else a notebook would show it twice
+        figure._repr_mimebundle_ = functools.partial(_alt, figure)
         return figure
 
     return draw
+
+
+def _alt(figure: Figure, **_: object) -> tuple[dict, dict]:
+    """No picture, only words for the one that IPython makes of the figure."""
+    return {}, {"image/png": {"alt": describe(figure)}}
 
 
 def axes_of(rows: int = 1, columns: int = 1, **kwargs) -> tuple[Figure, np.ndarray]:
@@ -132,3 +160,14 @@ def packed(pixels: np.ndarray, dpi: float) -> bytes:
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks
     )
+
+
+def png(figure: Figure, dpi: int = DPI) -> Png:
+    """A figure as the bytes of a PNG, with words for it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="rgba", dpi=dpi)
+    # cut off as Matplotlib does it, but 8.2 inches of 90 dots are 738 and not 737.999
+    size = figure.bbox_inches.transformed(Affine2D().scale(dpi)).size
+    width, height = size.round(6).astype(int)
+    pixels = np.frombuffer(buffer.getbuffer(), np.uint8).reshape(height, width, 4)
+    return Png(packed(pixels, dpi), describe(figure))

@@ -2,7 +2,7 @@
 
 The picture is an `ipywidgets.Image`, so it also works where no figure can be shown live; what a
 callback raises is shown in the box (and found by the runner's scan for hidden errors); and whoever
-reads without a kernel sees the picture as it was at first.
+reads without a kernel sees the picture as it was at first, or on a page all of them (`frames`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -17,26 +18,15 @@ import numpy as np
 from IPython.display import display
 from ipywidgets import HTML, Box, DOMWidget, HBox, Image, Layout, Output, VBox
 from matplotlib.figure import Figure
-from matplotlib.transforms import Affine2D
 
-from segleak_utils.figures.style import DPI, axes_of, packed, styled
-
-
-def png(figure: Figure, dpi: int = DPI) -> bytes:
-    """A figure as the bytes of a PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="rgba", dpi=dpi)
-    # cut off as Matplotlib does it, but 8.2 inches of 90 dots are 738 and not 737.999
-    size = figure.bbox_inches.transformed(Affine2D().scale(dpi)).size
-    width, height = size.round(6).astype(int)
-    return packed(np.frombuffer(buffer.getbuffer(), np.uint8).reshape(height, width, 4), dpi)
-
+from segleak_utils.figures import frames
+from segleak_utils.figures.style import DPI, Png, axes_of, png, styled
 
 Answer = Callable[..., str]
 
 
 def explorer(
-    render: Callable[..., Figure | bytes],
+    render: Callable[..., Figure | Png],
     controls: Mapping[str, DOMWidget],
     *,
     says: Callable[..., str] | None = None,
@@ -45,7 +35,7 @@ def explorer(
 ) -> VBox:
     """A box of controls, by the name of their parameter in `render`, and its picture.
 
-    `render` gives a figure or, where it keeps one between moves (`ServicePicture`), a PNG's bytes.
+    `render` gives a figure or, where it keeps one between moves (`ServicePicture`), a `Png`.
     `says` puts a line of text under the picture. A question is (text, answer): the answer is a
     function of the same parameters, empty as long as the slider has not shown it; once shown it
     stays. `follow` may switch controls on and off. The first picture is drawn here and now: what
@@ -65,8 +55,8 @@ def explorer(
         values = {name: control.value for name, control in controls.items()}
         if follow:
             follow(**values)
-        drawn = render(**values)
-        picture.value = drawn if isinstance(drawn, bytes) else png(drawn)
+        box.drawn = frames.drawn(render, values)
+        picture.value = bytes(box.drawn)
         if says:
             line.value = says(**values)
         for k, (_, answer) in enumerate(questions):
@@ -79,6 +69,7 @@ def explorer(
         with errors:  # else an exception would end in a log that nobody reads
             redraw()
 
+    box = VBox()
     redraw()
     for control in controls.values():
         control.observe(changed, "value")
@@ -86,8 +77,9 @@ def explorer(
     left = VBox([*controls.values()], layout=Layout(flex="0 0 auto"))
     asked.layout = Layout(flex="1 1 0", min_width="0")
     top = HBox([left, asked]) if questions else left
-    box = VBox([top, picture, line, errors])
+    box.children = (top, picture, line, errors)
     box.picture, box.controls = picture, dict(controls)
+    box.asks = frames.Asks(render, says, questions, follow)
     return box
 
 
@@ -100,10 +92,16 @@ def _list(questions: Sequence[tuple[str, Answer]], found: Mapping[int, str]) -> 
 
 
 def show(box: Box) -> None:
-    """Display an `explorer`, with its picture for readers without a kernel."""
+    """Display an `explorer`, with its picture for readers without a kernel.
+
+    Where notebooks are run to become pages (`frames.WANTED`), with the pictures of its stops, too.
+    """
     bundle = dict(box._repr_mimebundle_())
     bundle["image/png"] = base64.b64encode(box.picture.value).decode()
-    display(bundle, raw=True)
+    shown = {"alt": box.drawn.alt}
+    if os.environ.get(frames.WANTED):
+        bundle[frames.MIME] = frames.frames(box)
+    display(bundle, raw=True, metadata={"image/png": shown})
 
 
 @styled

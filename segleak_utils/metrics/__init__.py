@@ -45,9 +45,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "mean_difference",
             "paired_auc_difference",
             "roc",
+            "share_of_difference",
         ],
         "tradeoff": [
             "approximate_curve",
+            "curve_epsilon",
             "gaussian_bound",
             "gaussian_curve",
             "gaussian_delta",

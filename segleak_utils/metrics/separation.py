@@ -190,6 +190,41 @@ def mean_difference(values: ArrayLike, member: ArrayLike, level: float = 0.95) -
     return Interval(value, value - half, value + half, len(inside), len(outside), level)
 
 
+def share_of_difference(
+    part: ArrayLike, whole: ArrayLike, member: ArrayLike, level: float = 0.95
+) -> Interval:
+    """Share of the difference of means of `whole` [n] that is the difference of means of `part`.
+
+    E.g. what some pixels add to the gap of the mean loss. Fieller's interval for a ratio of two
+    differences that were measured on the same images; it may reach below 0 and above 1. ValueError
+    where the difference of `whole` is not clear of 0 at this level: a share of it is anything.
+
+    >>> member = np.arange(6) < 3
+    >>> whole = np.array([1.0, 2, 3, 7, 8, 9])
+    >>> round(share_of_difference(whole / 2, whole, member).value, 3)
+    0.5
+    """
+    parts, checked = numbers.scored(part, member, "part")
+    wholes, _ = numbers.scored(whole, member, "whole")
+    level = numbers.level(level)
+    both = [np.stack([parts[kind], wholes[kind]]) for kind in (checked, ~checked)]
+    of_part, of_whole = both[0].mean(1) - both[1].mean(1)
+    spread = sum(np.cov(group) / group.shape[1] for group in both)
+    z = norm.ppf(0.5 + level / 2)
+    # all rho with (of_part - rho of_whole)^2 <= z^2 var(of_part - rho of_whole)
+    a = of_whole**2 - z**2 * spread[1, 1]
+    if a <= 0:
+        raise ValueError(
+            f"the difference of the means of `whole` is {of_whole:.3g}, which is not clear of 0; "
+            "a share of it is anything"
+        )
+    b, c = of_part * of_whole - z**2 * spread[0, 1], of_part**2 - z**2 * spread[0, 0]
+    half, value = np.sqrt(max(b**2 - a * c, 0)) / a, float(of_part / of_whole)
+    low, high = min(b / a - half, value), max(b / a + half, value)
+    n_members, n_nonmembers = (group.shape[1] for group in both)
+    return Interval(value, float(low), float(high), n_members, n_nonmembers, level)
+
+
 def best_threshold(scores: ArrayLike, member: ArrayLike) -> float:
     """Threshold with the highest balanced accuracy on these scores; call it on *shadow* scores.
 

@@ -142,6 +142,29 @@ def loss_curve(losses: ArrayLike, chances: ArrayLike) -> Curve:
     return lambda fpr: np.interp(fpr, alarms, hits, right=1.0)
 
 
+def curve_epsilon(curve: Curve, delta: float) -> float:
+    """The epsilon that a promise with this curve has at a delta.
+
+    The least with curve(fpr) <= e^epsilon fpr + delta at every false alarm rate; looked for down to
+    rates of 1e-18. Raises ValueError for a delta outside (0, 1).
+
+    >>> round(curve_epsilon(gaussian_curve(1.0), 1e-4), 3) == round(gaussian_epsilon(1.0, 1e-4), 3)
+    True
+    """
+    delta = numbers.real(delta, "delta", 0, 1, ends="()")
+
+    def lost(fpr: NDArray) -> NDArray:
+        return np.log(np.maximum(curve(fpr) - delta, 1e-300)) - np.log(fpr)
+
+    rates = np.geomspace(1e-18, 1, 4000)
+    for _ in range(2):  # the second time between the neighbours of the best
+        best = int(np.argmax(lost(rates)))
+        low, high = rates[max(best - 1, 0)], rates[min(best + 1, len(rates) - 1)]
+        top = float(lost(rates)[best])
+        rates = np.geomspace(low, high, 4000)
+    return max(0.0, top)
+
+
 # ------------------------------------------------------------------- hits against false alarms
 
 

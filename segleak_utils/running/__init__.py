@@ -1,7 +1,12 @@
-"""Running the notebooks: headless execution, their typed parameters, and the results' table."""
+"""Running the notebooks: execution, typed parameters, exercises, the results' table, and pages.
+
+`prose` is what a notebook says between its figures; `pages` makes a page of an executed notebook,
+`site` a folder of all of them, docs and docstrings.
+"""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=["execution", "pages", "parameters", "results"]
+    __name__,
+    submodules=["execution", "exercises", "pages", "parameters", "prose", "results", "site"],
 )

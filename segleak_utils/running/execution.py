@@ -9,9 +9,7 @@ from __future__ import annotations
 import ast
 import base64
 import contextlib
-import copy
 import json
-import logging
 import os
 import re
 import sys
@@ -32,8 +30,8 @@ from segleak_utils.whole import alone, sweep, write_whole
 ROOT = Path(__file__).resolve().parents[2]
 PATTERN = "[0-9][0-9]_*.ipynb"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 THREADS = "OMP_NUM_THREADS"
+FRAMES = "SEGLEAK_FRAMES"  # set: sliders bring the pictures of their stops (figures.frames)
 TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -186,24 +184,6 @@ def _has_png(output: Mapping) -> bool:
     return "image/png" in output.get("data", {})
 
 
-def html(notebook: nbformat.NotebookNode, name: str) -> str:
-    """Render an executed notebook; a widget that brought a picture is shown as that picture.
-
-    Code that is folded (`pages.hidden`) is left out; what it says stays.
-    """
-    from nbconvert import HTMLExporter
-
-    notebook = copy.deepcopy(notebook)
-    for cell in notebook.cells:
-        if pages.hidden(cell):
-            cell.metadata["transient"] = {"remove_source": True}
-        for output in cell.get("outputs", []):
-            if _has_png(output):  # a page without a kernel cannot show the widget itself
-                output["data"].pop(WIDGET_VIEW, None)
-    logging.getLogger("traitlets").setLevel(logging.ERROR)
-    return HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": name}})[0]
-
-
 def _failure(name: str, notebook: Path, error: Exception) -> str:
     """Word the failure of a notebook: its name, the cell, and the last line of the exception."""
     cells = list(_cells(nbformat.read(notebook, as_version=4))) if notebook.is_file() else []
@@ -279,7 +259,7 @@ def run_notebook(
     for old in (build / "figures").glob("*.png"):  # of an older run, that this one did not draw
         if re.fullmatch(rf"{re.escape(name)}-\d+-\d+", old.stem) and old.stem not in shown:
             old.unlink(missing_ok=True)
-    write_whole(page, html(executed, name))
+    write_whole(page, pages.page(executed, name, pages.beside(path.parent, page.parent)))
     write_whole(final, nbformat.writes(executed))
 
 
@@ -410,7 +390,7 @@ def run_notebooks(
 
     if jobs > 1:
         print(f"{len(chosen)} notebooks, {jobs} at a time", flush=True)
-    with _environ(kernel_environment(build, jobs)):
+    with _environ(kernel_environment(build, jobs) | {FRAMES: "1"}):
         for _ in _side_by_side(chosen, run, jobs, stopped):
             pass  # each says itself how it went
     ran = {path.stem for path in chosen}

@@ -1,68 +1,244 @@
-"""What a notebook puts on its page between the figures: sentences and tables, from results.
+"""An executed notebook as a page that needs nothing but itself: no kernel, no other host.
 
-The cells that call these are folded (`hidden`): what they hold is prose, not the subject.
+Formulas are MathML, pictures carry their words, and a slider that brought the pictures of its stops
+(`figures.frames`) moves. `site` puts such notebooks together.
 """
 
 from __future__ import annotations
 
-import inspect
+import base64
+import copy
+import json
+import logging
+import os
 import re
-from collections.abc import Iterable, Sequence
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from html import escape
+from pathlib import Path
 
-from IPython.display import Markdown
+import nbformat
 from nbformat import NotebookNode
 
-NOT_A_NUMBER = re.compile(r"\b(nan|None|inf)\b")
+from segleak_utils.running.mathematics import mathml
+
+FRAMES = "application/vnd.segleak.frames+json"  # as in figures.frames
+STATIC = Path(__file__).with_name("static")
+LINK = re.compile(  # or code, which is none
+    r"^```.*?^```|(?<!!)\[(?P<text>(?:[^\[\]]|\[[^\[\]]*\])*)\]\((?P<to>[^()\s]+)\)|`[^`\n]*`",
+    re.MULTILINE | re.DOTALL,
+)
+Keep = Callable[[str, bytes], str]  # from a picture's name and content to where a page finds it
+
+# nbconvert's page, less what it would fetch from other hosts
+TEMPLATE = """
+{%- extends 'lab/index.html.j2' -%}
+{%- block html_head_js -%}{%- endblock -%}
+{%- block jupyter_widgets -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}{%- endblock -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block html_head_css -%}<style>{{ resources.css }}</style>{%- endblock -%}
+{%- block input -%}
+{%- if cell.metadata.get('jupyter', {}).get('source_hidden') -%}
+<details><summary>code</summary>{{ super() }}</details>
+{%- else -%}{{ super() }}{%- endif -%}
+{%- endblock -%}
+{%- block footer_js -%}<script>{{ resources.script }}</script>{%- endblock -%}
+"""
 
 
-def say(*paragraphs: str) -> Markdown:
-    """Paragraphs of Markdown, each from a template that was filled in.
+def page(notebook: NotebookNode, name: str, links: Callable[[str], str] = str) -> str:
+    """Render an executed notebook, NAME.ipynb, as one file of HTML.
 
-    ValueError for a number that is none: a sentence about it would be about nothing.
-
-    >>> print(say("One.", "Two.").data)
-    One.
-    <BLANKLINE>
-    Two.
+    `links` changes the targets of its links. Raises ValueError for a formula that cannot be read.
     """
-    text = "\n\n".join(inspect.cleandoc(paragraph) for paragraph in paragraphs if paragraph)
-    if wrong := NOT_A_NUMBER.search(text):
-        around = text[max(0, wrong.start() - 40) : wrong.end() + 20]
-        raise ValueError(f"{wrong[0]} in a sentence: …{around}…")
-    return Markdown(text)
+    from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    class Renderer(IPythonRenderer):
+        def inline_math(self, body: str) -> str:
+            return mathml(body)
+
+        def block_math(self, body: str) -> str:
+            return mathml(body, block=True)
+
+    def markdown(source: str) -> str:
+        return MarkdownWithMath(renderer=Renderer(escape=False)).render(source)
+
+    logging.getLogger("traitlets").setLevel(logging.ERROR)
+    exporter = HTMLExporter(raw_template=TEMPLATE, filters={"markdown2html": markdown})
+    resources = {
+        "metadata": {"name": name},
+        "css": (STATIC / "notebook.css").read_text(encoding="utf-8") + styles(),
+        "script": script(),
+    }
+    shown = prepared(notebook, name, _inline, links)
+    return mended(exporter.from_notebook_node(shown, resources)[0])
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]], *around: str) -> Markdown:
-    """A table, a row for each of `rows`, with a sentence before it and one after (`around`).
+def mended(html: str) -> str:
+    """A page's tables as a screen reader needs them: no head without words.
 
-    ValueError for a row of another length than the head.
-
-    >>> print(table(["attack", "AUC"], [("a", ".50")], "Before:").data)
-    Before:
-    <BLANKLINE>
-    | attack | AUC |
-    |---|---|
-    | a | .50 |
+    >>> mended('<th class="head"><p></p></th><th><math alttext="p_y"><mi>p</mi></math></th>')
+    '<td></td><th><math role="math" aria-label="p_y" alttext="p_y"><mi>p</mi></math></th>'
     """
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for row in rows:
-        if len(row) != len(head):
-            raise ValueError(f"a row of {len(row)} cells under a head of {len(head)}: {row}")
-        lines.append(f"| {' | '.join(map(str, row))} |")
-    before, after = (*around, "", "")[:2]
-    return say(before, "\n".join(lines), after)
+    html = re.sub(r"<th(?: [^>]*)?>\s*(?:<p>\s*</p>\s*)?</th>", "<td></td>", html)
+    formula = r'(<th(?: [^>]*)?>\s*(?:<p>)?<math )(?=alttext="([^"]*)")'
+    return re.sub(formula, r'\1role="math" aria-label="\2" ', html)
 
 
-def listed(names: Iterable[str], otherwise: str = "none", mark: str = "*") -> str:
-    """Names in a sentence.
+def script() -> str:
+    """What moves the sliders of a page."""
+    return (STATIC / "segleak.js").read_text(encoding="utf-8")
 
-    >>> listed(["a", "b", "c"], mark=""), listed([])
-    ('a, b and c', 'none')
+
+def styles() -> str:
+    """How pictures and sliders look on any page."""
+    return (STATIC / "segleak.css").read_text(encoding="utf-8")
+
+
+def _inline(name: str, content: bytes) -> str:
+    kind = name.rpartition(".")[2]
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def prepared(
+    notebook: NotebookNode, name: str, keep: Keep, links: Callable[[str], str] = str
+) -> NotebookNode:
+    """A copy of an executed notebook whose pictures and sliders are HTML that needs no kernel.
+
+    A picture is given to `keep`, which says where it is found from the page.
     """
-    *first, last = [f"{mark}{name}{mark}" for name in names] or [otherwise]
-    return f"{', '.join(first)} and {last}" if first else last
+    notebook = copy.deepcopy(notebook)
+    notebook.metadata.pop("widgets", None)
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type == "markdown":
+            cell.source = relinked(cell.source, links)
+        if cell.get("metadata", {}).get("jupyter", {}).get("source_hidden"):
+            cell.metadata.setdefault("tags", []).append("hide-input")  # MyST-NB's word for it
+        for k, output in enumerate(cell.get("outputs", []), start=1):
+            data = output.get("data", {})
+            stem = f"{name}-{number:02d}-{k}"
+            if FRAMES in data:
+                output.data = nbformat.from_dict({"text/html": slider(data[FRAMES], stem, keep)})
+            elif "image/png" in data:
+                content = base64.b64decode("".join(data["image/png"]))
+                words = output.get("metadata", {}).get("image/png", {}).get("alt", "")
+                shown = picture(keep(f"{stem}.png", content), words, *_size(content))
+                output.data = nbformat.from_dict({"text/html": shown})
+            elif "text/markdown" in data:
+                data["text/markdown"] = relinked("".join(data["text/markdown"]), links)
+    return notebook
 
 
-def hidden(cell: NotebookNode) -> bool:
-    """Whether a cell's code is folded in JupyterLab; on a page it is left out."""
-    return bool(cell.metadata.get("jupyter", {}).get("source_hidden"))
+def relinked(markdown: str, links: Callable[[str], str]) -> str:
+    """Markdown with the targets of its links changed; code is left alone.
+
+    >>> relinked("[a](b.ipynb) and `x[0](y)`", lambda to: to.replace(".ipynb", ".html"))
+    '[a](b.html) and `x[0](y)`'
+    """
+    return LINK.sub(lambda found: _link(found, links), markdown)
+
+
+def _link(found: re.Match, links: Callable[[str], str]) -> str:
+    to = found["to"]
+    if to is None or re.match(r"[a-z]+:|#", to):
+        return found[0]
+    return f"[{found['text']}]({to})" if (to := links(to)) else found["text"]
+
+
+# ---- pictures and sliders ------------------------------------------------------------------------
+
+
+def _size(png: bytes) -> tuple[int, int]:
+    return struct.unpack(">II", png[16:24])  # of the header, which comes first
+
+
+def picture(where: str, words: str, width: int, height: int) -> str:
+    """A picture that shrinks with the page and, where it would get too small, moves sideways."""
+    alt = f' alt="{escape(words)}"' if words else ""
+    size = f'width="{width}" height="{height}"'
+    return f'<div class="segleak-picture"><img src="{where}" {size}{alt}></div>'
+
+
+def slider(told: Mapping, stem: str, keep: Keep) -> str:
+    """The controls, the first picture, and all others in a list that `segleak.js` reads."""
+    places = [
+        keep(f"{stem}-{k:02d}.webp", base64.b64decode(shown["webp"]))
+        for k, shown in enumerate(told["pictures"])
+    ]
+    starts = [control["start"] for control in told["controls"]]
+    begin = next(frame for frame in told["frames"] if frame["stops"] == starts)
+    first = told["pictures"][begin["picture"]]
+    width, height = told["size"]
+    sent = {
+        "stops": [control["stops"] for control in told["controls"]],
+        "names": [control["name"] for control in told["controls"]],
+        "pictures": [
+            {"src": src, "alt": shown["alt"]}
+            for src, shown in zip(places, told["pictures"], strict=True)
+        ],
+        "frames": {",".join(map(str, f["stops"])): _sent(f) for f in told["frames"]},
+    }
+    parts = [
+        f'<div class="segleak-frames" role="group" aria-label="{escape(_heading(told))}">',
+        '<div class="segleak-controls">',
+        *_controls(told["controls"], stem, begin["off"]),
+        "</div>",
+        picture(places[begin["picture"]], first["alt"], width, height),
+        f'<p class="segleak-says" aria-live="polite">{begin["says"]}</p>',
+        *_questions(told["questions"], begin["answers"]),
+        f'<script type="application/json">{_json(sent)}</script>',
+        "</div>",
+    ]
+    return "\n".join(parts)
+
+
+def _heading(told: Mapping) -> str:
+    return "A figure with sliders: " + ", ".join(c["label"] for c in told["controls"])
+
+
+def _sent(frame: Mapping) -> dict:
+    return {name: frame[name] for name in ("picture", "says", "answers", "off")}
+
+
+def _controls(controls: list[Mapping], stem: str, off: list[str]) -> Iterator[str]:
+    for control in controls:
+        at, last = control["start"], len(control["stops"]) - 1
+        name, word = f"{stem}-{control['name']}", escape(control["stops"][at])
+        disabled = " disabled" if control["name"] in off else ""
+        yield (
+            f'<label for="{name}">{escape(control["label"])}</label>'
+            f'<input type="range" id="{name}" min="0" max="{last}" step="1" value="{at}" '
+            f'aria-valuetext="{word}"{disabled}><output for="{name}">{word}</output>'
+        )
+
+
+def _questions(questions: list[str], answers: list[str]) -> Iterator[str]:
+    if questions:
+        yield '<ol class="segleak-questions">'
+        for text, answer in zip(questions, answers, strict=True):
+            yield f'<li>{escape(text)} <b aria-live="polite">{escape(answer) or "…"}</b></li>'
+        yield "</ol>"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False).replace("</", "<\\/")
+
+
+# ---- links ---------------------------------------------------------------------------------------
+
+
+def beside(notebooks: Path, page: Path) -> Callable[[str], str]:
+    """Links of a notebook as links of its page: to other pages, or to the repository's files."""
+
+    def link(to: str) -> str:
+        target, hash_, anchor = to.partition("#")
+        found = (notebooks / target).resolve()
+        if found.parent == notebooks.resolve() and found.suffix == ".ipynb":
+            return f"{found.stem}.html{hash_}{anchor}"
+        if not found.exists():
+            return to
+        return os.path.relpath(found, page.resolve()).replace(os.sep, "/") + hash_ + anchor
+
+    return link

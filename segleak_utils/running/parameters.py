@@ -137,6 +137,14 @@ class WhoIsAtRisk(Common):
     n_networks: _integer(1, 8) = 2
 
 
+class WhatDPPromises(Common):
+    """08_what_dp_promises; ``n_nonmembers`` are attacked beside all 400 members, ``n_canaries`` are
+    in the live audit."""
+
+    n_nonmembers: _integer(100, 5000) = 400
+    n_canaries: _integer(100, 10_000) = 1000
+
+
 class AuditYourModel(Common):
     """09_audit_your_model; ``n_members`` of the default victim are audited beside twice as many
     non-members. ``config`` is an audit.yml of your own instead, seen from notebooks/."""
@@ -155,6 +163,7 @@ MODELS: dict[str, type[Common]] = {
     "05_roc_analysis": RocAnalysis,
     "06_beyond_the_paper": BeyondThePaper,
     "07_who_is_at_risk": WhoIsAtRisk,
+    "08_what_dp_promises": WhatDPPromises,
     "09_audit_your_model": AuditYourModel,
 }
 

@@ -2,12 +2,13 @@
 
 `plan` says how large, `experiment` who there is, `networks` and `patchattacks` load or train,
 `shelf` holds the weights and `cache` what was computed, `asking` asks. On these stand `standard`
-(the contest of the notebooks), `beyond` (that of all attacks), `literature` (those of other papers)
-and `online`; `protected` (trainings with a defence) and `frontier` (what each defence costs);
-`growth`, `risk` and `exposure` (each image's own risk); `epsilon`, `costs`; `canaries`, `promises`,
-`proofs`, `copied` and `canary_audit` (the audit of a private training), `faults` (what turns it
-red) and `tightness`; `camvid`, `paper` and `published` on other data; `weights` trains what is
-shipped.
+(the contest of the notebooks), `labelling` (the annotator's mistakes), `beyond` (the contest of all
+attacks; `rows`: its lines as files), `strongest` (forms of the best one), `literature` (those of
+other papers) and `online`; `protected` (trainings with a defence), `frontier` (what each defence
+costs) and `dominance`; `growth`, `risk` and `exposure` (each image's own risk); `epsilon`, `costs`;
+`canaries`, `promises`, `proofs`, `copied` and `canary_audit` (the audit of a private training),
+`faults` (what turns it red), `caught` (which bound sees it) and `tightness`; `camvid`, `paper` and
+`published` on other data; `weights` trains what is shipped.
 """
 
 import lazy_loader
@@ -21,14 +22,17 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "camvid",
         "canaries",
         "canary_audit",
+        "caught",
         "copied",
         "costs",
+        "dominance",
         "epsilon",
         "experiment",
         "exposure",
         "faults",
         "frontier",
         "growth",
+        "labelling",
         "literature",
         "networks",
         "online",
@@ -39,9 +43,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "proofs",
         "protected",
         "published",
+        "readings",
         "risk",
+        "rows",
         "shelf",
         "standard",
+        "strongest",
         "tightness",
         "weights",
     ],

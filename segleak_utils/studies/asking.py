@@ -11,12 +11,14 @@ from torch import Tensor
 
 from segleak_utils import attacks, representations
 from segleak_utils.attacks import Outputs
-from segleak_utils.attacks.references import Case, of_zones
+from segleak_utils.attacks.references import Case, averaged, of_zones
+from segleak_utils.attacks.whitebox import Opened
+from segleak_utils.checks import numbers
 from segleak_utils.data import VOID, Scenes
 from segleak_utils.studies.cache import cached, entry, keep, kept
 from segleak_utils.studies.networks import Network, check_apart
 from segleak_utils.studies.plan import Plan
-from segleak_utils.victims import confusion_matrix, logit_batches
+from segleak_utils.victims import confusion_matrix, gradient_norms, logit_batches
 
 
 def asked(plan: Plan, reference: Network, of: Network) -> Outputs:
@@ -32,15 +34,22 @@ def _on(reference: Network, of: Network) -> Network:
     return replace(reference, members=of.members, nonmembers=of.nonmembers)
 
 
-def case(plan: Plan, of: Network, references: Sequence[Network]) -> Case:
+def case(plan: Plan, of: Network, references: Sequence[Network], *, questions: int = 1) -> Case:
     """Ask the network and the references about its scenes.
 
-    Raises ValueError without a reference, or for one that was trained on some of the scenes.
+    questions: how often about each, 1 or 2; the second time about its flip, and what counts is the
+    mean of both losses. Raises ValueError without a reference, for one that was trained on some of
+    the scenes, or another number of questions.
     """
     if not references:
         raise ValueError(f"no reference for {of.name}; at least one is needed")
     for reference in references:
         check_apart(of, reference)
+    numbers.count(questions, "questions", 1, 2)
+    return averaged([_asked(plan, one, references) for one in (of, of.flipped())[:questions]])
+
+
+def _asked(plan: Plan, of: Network, references: Sequence[Network]) -> Case:
     own, *theirs = [told(plan, by, of) for by in (of, *references)]
     return Case(own, np.stack(theirs), of.member)
 
@@ -70,14 +79,43 @@ def _told_of(plan: Plan, by: Network, scenes: Scenes) -> np.ndarray:
     return cached(plan.build, "zones", key, compute)["zones"]
 
 
-def shadow_cases(plan: Plan, shadows: Sequence[Network], victim: Network) -> list[Case]:
+def shadow_cases(
+    plan: Plan,
+    shadows: Sequence[Network],
+    victim: Network,
+    *,
+    questions: int = 1,
+    stand_in: bool = False,
+) -> list[Case]:
     """What the attacker learns from: each shadow beside all others.
 
     With a single shadow its reference is the victim, which has not seen the shadow's scenes
-    either: the attacker asks it about their own images.
+    either: the attacker asks it about their own images. So a shadow has K - 1 references where the
+    victim has K. With `stand_in` the victim is asked about all shadows' images, and is the
+    reference that each of them lacks, at the price of so many questions more. questions: as `case`.
     """
-    others = [[b for b in shadows if b is not a] or [victim] for a in shadows]
-    return [case(plan, a, theirs) for a, theirs in zip(shadows, others, strict=True)]
+    more = [victim] if stand_in or len(shadows) == 1 else []
+    others = [[*(b for b in shadows if b is not a), *more] for a in shadows]
+    pairs = zip(shadows, others, strict=True)
+    return [case(plan, a, theirs, questions=questions) for a, theirs in pairs]
+
+
+def opened(plan: Plan, of: Network, references: Sequence[Network]) -> Opened:
+    """The `case`, and the gradients of all heads on its scenes: whoever asks has the weights."""
+    known = case(plan, of, references)
+    own, *theirs = [_gradients(plan, by, of) for by in (of, *references)]
+    return Opened(known, own, np.stack(theirs))
+
+
+def _gradients(plan: Plan, by: Network, of: Network) -> np.ndarray:
+    """`victims.gradient_norms` on a network's scenes, members first: [N,1+C]; cached."""
+
+    def norms(scenes: Scenes) -> np.ndarray:
+        name = by.name if plan.progress else None
+        compute = lambda: {"norms": gradient_norms(by.model, scenes, progress=name)}  # noqa: E731
+        return cached(plan.build, "gradients", _loss_key(by, scenes), compute)["norms"]
+
+    return np.concatenate([norms(scenes) for scenes in (of.members, of.nonmembers)])
 
 
 def loss_outputs(plan: Plan, of: Network) -> Outputs:

@@ -5,22 +5,22 @@ K is the number of networks that an attacker trains. With K = 2 all attacks have
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from sklearn.pipeline import Pipeline
 
 from segleak_utils import attacks, metrics
-from segleak_utils.attacks import contests, peers, references
+from segleak_utils.attacks import contests, ensembles, peers, references
 from segleak_utils.attacks.contests import BLIND, GLOBAL, LOGISTIC, Attack, Contest, patch_attack
+from segleak_utils.attacks.ensembles import ENSEMBLE, TWO_QUESTIONS, ensemble
 from segleak_utils.attacks.patchnets import CALIBRATED_MAP
 from segleak_utils.attacks.references import CALIBRATED, FEATURES
+from segleak_utils.attacks.variances import BAVARIA, bavaria
+from segleak_utils.attacks.whitebox import WHITE_BOX
 from segleak_utils.studies import (
     asking,
     costs,
@@ -35,61 +35,23 @@ from segleak_utils.studies.cache import cached
 from segleak_utils.studies.experiment import Setting
 from segleak_utils.studies.networks import Network
 from segleak_utils.studies.plan import ROOT, Plan
-from segleak_utils.whole import write_whole
+from segleak_utils.studies.rows import RESULTS as RESULTS
+from segleak_utils.studies.rows import Line, table, write
+from segleak_utils.studies.rows import best_of as best_of
+from segleak_utils.studies.rows import read as read
 
 PATCHES = patch_attack(CALIBRATED_MAP)
 # The last one was trained, and scored once, after all choices had been made.
 VICTIMS = ("victim-0", "victim-1", "victim-2", "victim-3")
 UNTOUCHED = VICTIMS[-1]
 COUNTS = (1, 2, 4, 8)
-RESULTS = ROOT / "docs" / "contest.csv"
 CHOICES = ROOT / "docs" / "choices.csv"
 # What needs no network of the attacker's for its scores: at most for a threshold.
 NO_NETWORK = (BLIND, GLOBAL, peers.DICE)
-
-
-class Line(BaseModel):
-    """An attack on a victim. Rates are None where the non-members are too few to claim them.
-
-    networks: those that the attacker trains. `behind` is the AUC of the best attack with as many
-    networks (or with two) minus that of this one, on the same images (paired bootstrap);
-    `tpr_behind` is the same of the TPR at 1 % FPR.
-    `asked_once`: further images that the victim is asked about once, whatever is attacked then;
-    each attacked image is one question to it, and one to each reference. `seconds`: for an image,
-    nothing cached (`costs.seconds_an_image`).
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    victim: str
-    setting: str
-    attack: str
-    networks: int = Field(ge=0)
-    n_members: int
-    n_nonmembers: int
-    auc: float
-    auc_low: float
-    auc_high: float
-    tpr_1: float | None = None
-    tpr_1_low: float | None = None
-    tpr_1_high: float | None = None
-    tpr_01: float | None = None
-    tpr_01_low: float | None = None
-    tpr_01_high: float | None = None
-    accuracy: float
-    behind: float
-    behind_low: float
-    behind_high: float
-    tpr_behind: float | None = None
-    tpr_behind_low: float | None = None
-    tpr_behind_high: float | None = None
-    asked_once: int = 0
-    seconds: float | None = None
-
-    def interval(self, name: str = "auc") -> metrics.Interval:
-        """One of its numbers with its interval: ``auc``, ``tpr_1``, ``tpr_01``, ``behind`` or
-        ``tpr_behind``."""
-        values = (getattr(self, name + end) for end in ("", "_low", "_high"))
-        return metrics.Interval(*values, self.n_members, self.n_nonmembers, 0.95)
+# What the others are held against.
+BEST = TWO_QUESTIONS
+# Those that know the references, and how often each network is asked about an image.
+ASKS = {**dict.fromkeys((*references.LEARNED, BAVARIA, ENSEMBLE), 1), TWO_QUESTIONS: 2}
 
 
 def contest(
@@ -99,12 +61,14 @@ def contest(
     shadows: Sequence[Network],
     *,
     everyone: bool = True,
+    strongest: bool = False,
     seed: int = 0,
 ) -> Contest:
     """All attacks on a victim with these networks of the attacker's.
 
     `everyone`: those of the paper and of its peers as well; without, the blind baseline, the global
-    loss, and what is learned of losses by zone.
+    loss, and what is learned of losses by zone. `strongest`: BaVarIA and the blended ensemble, by
+    one question and by two, and beside `everyone`, where there are two networks, the white box.
     """
     of, learned = case(plan, victim, shadows), shadow_cases(plan, shadows, victim)
     found = references.reference_attacks(of, learned)
@@ -117,7 +81,42 @@ def contest(
         found = [*known, *literature.peer_attacks(plan, victim, shadows), *found]
         if len(shadows) > 1:  # else the shadow has no reference of its own
             found.append(calibrated_patches(plan, setting, victim, shadows, seed=seed))
+            if strongest:
+                found.append(white_box(plan, victim, shadows))
+    if strongest:
+        found += blended(plan, victim, shadows)
     return Contest(victim.name, setting, victim.member, tuple(found))
+
+
+def blended(plan: Plan, victim: Network, shadows: Sequence[Network]) -> list[Attack]:
+    """BaVarIA, and the blended ensemble by one question an image, and by two; cached."""
+    asked = {BAVARIA: 1, ENSEMBLE: 1, TWO_QUESTIONS: 2}
+
+    def compute() -> dict[str, np.ndarray]:
+        found = {}
+        for name, n in asked.items():
+            of = case(plan, victim, shadows, questions=n)
+            learned = shadow_cases(plan, shadows, victim, questions=n)
+            attack = bavaria(of, learned) if name == BAVARIA else ensemble(name, of, learned)
+            found |= {name: attack.scores, f"{name}, threshold": np.array([attack.threshold])}
+        return found
+
+    key = {
+        **victim.identity,
+        "shadows": [of.identity for of in shadows],
+        "trees": ensembles.TREES,
+        "seeds": ensembles.SEEDS,
+    }
+    said = cached(plan.build, "blended", key, compute)
+    seen = {name: "class losses + references'" for name in asked}
+    seen[BAVARIA] = "mean loss + references'"
+    return [Attack(n, seen[n], said[n], float(said[f"{n}, threshold"][0])) for n in asked]
+
+
+def white_box(plan: Plan, victim: Network, shadows: Sequence[Network]) -> Attack:
+    """The attack that has the weights of the victim: its head's gradients, beside the shadows'."""
+    learned = [asking.opened(plan, a, [b for b in shadows if b is not a]) for a in shadows]
+    return attacks.white_box(asking.opened(plan, victim, shadows), learned)
 
 
 def _blind(plan: Plan, victim: Network, shadows: Sequence[Network]) -> Attack:
@@ -219,7 +218,9 @@ def lines(
                 n_members=area.n_members,
                 n_nonmembers=area.n_nonmembers,
                 accuracy=metrics.balanced_accuracy_at(scores, member, attack.threshold).value,
-                asked_once=learned if attack.name in references.LEARNED else 0,
+                questions=2 if attack.name == TWO_QUESTIONS else 1,
+                threat="weights" if attack.name == WHITE_BOX else "answers",
+                asked_once=learned * ASKS.get(attack.name, 0),
                 seconds=(seconds or {}).get(attack.name),
                 **numbers,
             )
@@ -230,7 +231,8 @@ def lines(
 def beyond(plan: Plan, victims: Sequence[str] = VICTIMS, path: Path | None = None) -> list[Line]:
     """The contest on every victim, in both settings for the first, and with 1, 2, 4, 8 networks.
 
-    Prints the lines, and writes them to `path` (``build/contest.csv``).
+    Prints the lines, and writes them to `path` (``build/contest.csv``), those that are there after
+    each victim and number of networks.
     """
     found: list[Line] = []
     for setting, name in (*(("dependent", v) for v in victims), ("independent", victims[0])):
@@ -238,13 +240,13 @@ def beyond(plan: Plan, victims: Sequence[str] = VICTIMS, path: Path | None = Non
         counts = COUNTS if setting == "dependent" else (1, 2)
         for count in sorted(counts, key=lambda k: k != 2):
             shadows = experiment.networks(plan, setting, count)
-            of = contest(plan, setting, victim, shadows, everyone=count == 2)
+            of = contest(plan, setting, victim, shadows, everyone=count == 2, strongest=True)
             taken = costs.seconds_an_image(plan, victim, shadows)
-            new = lines(of, shadows, of[CALIBRATED].scores, taken)
+            new = lines(of, shadows, of[BEST].scores, taken)
             new = [line for line in new if line.networks == count or count == 2]
             found += new
             print(table(new), flush=True)
-    write(found, path or plan.build / "contest.csv")
+            write(found, path or plan.build / "contest.csv")
     return found
 
 
@@ -286,57 +288,3 @@ def choices(plan: Plan, path: Path | None = None) -> list[Choice]:
         )
     write(found, path or plan.build / "choices.csv")
     return found
-
-
-def write(found: Sequence[BaseModel], path: Path) -> None:
-    """Write lines, choices or other rows of one kind as CSV, four digits."""
-    text = io.StringIO()
-    fields = list(type(found[0]).model_fields)
-    writer = csv.DictWriter(text, fieldnames=fields, lineterminator="\n")
-    writer.writeheader()
-    for line in found:
-        values = line.model_dump().items()
-        writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in values})
-    write_whole(path, text.getvalue())
-
-
-Row = TypeVar("Row", bound=BaseModel)
-
-
-def read(path: Path = RESULTS, kind: type[Row] = Line) -> list[Row]:
-    """The rows of a CSV by `write`; FileNotFoundError, or ValueError for another or a damaged
-    one."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no table {path}; docs/results.md has the command that makes it")
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        texts = {k for k, field in kind.model_fields.items() if field.annotation is str}
-        found = [
-            kind(**{k: None if v == "" and k not in texts else v for k, v in row.items()})
-            for row in rows
-        ]
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is not a table of {kind.__name__} rows: {error}") from error
-    if not found:
-        raise ValueError(f"{path} is empty; make it again, or restore it from git")
-    return found
-
-
-def table(found: Sequence[Line]) -> str:
-    """The lines as a table in Markdown, with intervals."""
-    head = ["victim", "setting", "attack", "networks", "AUC", "TPR at 1 % FPR", "at 0.1 %"]
-    head += ["precision at 1 % FPR, priors of 50 / 10 / 1 %", "balanced accuracy"]
-    head += ["the best one's AUC minus this", "its TPR at 1 % FPR minus this", "ms an image"]
-    out = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for line in found:
-        rates = ["-" if getattr(line, n) is None else f"{line.interval(n):.3}" for n in
-                 ("tpr_1", "tpr_01")]  # fmt: skip
-        worth = "-" if line.tpr_1 is None else metrics.precisions(line.tpr_1, 0.01)
-        cells = [line.victim, line.setting, line.attack, str(line.networks)]
-        cells += [f"{line.interval():.3}", *rates, worth, f"{line.accuracy:.2f}"]
-        cells += [f"{line.interval('behind'):+.3}"]
-        cells += ["-" if line.tpr_behind is None else f"{line.interval('tpr_behind'):+.3}"]
-        cells += ["-" if line.seconds is None else f"{1000 * line.seconds:.0f}"]
-        out.append(f"| {' | '.join(cells)} |")
-    return "\n".join(out)

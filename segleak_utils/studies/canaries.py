@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm.std import tqdm
 
 from segleak_utils.checks import numbers
-from segleak_utils.victims.dpsgd import Privacy
+from segleak_utils.victims.accountant import Privacy
 
 N_CANARIES = 10_000
 LOUD = 10.0  # a canary's norm in clip norms: one of norm 1 cannot tell whether anybody clips
@@ -63,7 +63,8 @@ class Canaries:
 
 
 class Step(Protocol):
-    """A private training, step by step. It promises `privacy` after `privacy.steps` steps.
+    """A private training, step by step. It promises `privacy` after `privacy.steps` steps, for
+    adding or removing a record; rate and steps are public, whatever number of records there is.
 
     `sample` says which of n further records the training's own sampler takes for the next step:
     bool [n]. `step` takes that step with the canaries that were drawn among its records, through

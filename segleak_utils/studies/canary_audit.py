@@ -14,7 +14,7 @@ from segleak_utils.studies.copied import copy_of
 from segleak_utils.studies.plan import Plan
 from segleak_utils.studies.promises import Family, family
 from segleak_utils.studies.proofs import Choice, Proof, Score, proofs, rehearse
-from segleak_utils.victims.dpsgd import Privacy
+from segleak_utils.victims.accountant import Privacy
 
 NOT_REFUTED, REFUTED = 0, 3  # exit codes; 3 is that of an audit that fails
 
@@ -93,10 +93,11 @@ def table(found: Audit) -> str:
         lines.append(f"| {name} | {proof.epsilon_low:.2f} | {proof.counts} | {proof.largest:.2f} |")
     low, promised = found.verdict.epsilon_low, found.privacy.epsilon
     verdict = (
-        f"REFUTED: ε ≥ {low:.2f} was shown, {promised:.2f} was promised. Training, accountant or "
-        "audit has a bug."
+        f"REFUTED: ε ≥ {low:.2f} was shown, {promised:.2f} was promised for adding or removing one "
+        "record. Training, accountant or audit has a bug."
         if found.refuted
-        else f"Not refuted: ε ≥ {low:.2f} was shown, {promised:.2f} was promised."
+        else f"Not refuted: ε ≥ {low:.2f} was shown, {promised:.2f} was promised for adding or "
+        "removing one record."
     )
     control = f"Weights without a canary show ε ≥ {found.control:.2f}; expected 0."
     return "\n".join([*lines, "", f"{verdict} {control}"])
@@ -139,6 +140,6 @@ def load(place: str) -> Step:
     if not isinstance(step.privacy, Privacy):
         raise ValueError(
             f"--step {place}: privacy is a {type(step.privacy).__name__}; expected what "
-            "segleak_utils.victims.dpsgd.promise(...) returns"
+            "segleak_utils.victims.accountant.promise(...) returns"
         )
     return step

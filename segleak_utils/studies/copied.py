@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -33,12 +32,15 @@ class Copy:
         private: DPRecipe,
         members: Scenes,
         *,
+        planned: int,
         seed: int = 0,
         start: Mapping[str, Tensor] | None = None,
         noise_times: float = 1.0,
     ) -> None:
         """`noise_times`: a fault; so much of the noise that is promised is added."""
-        self._parts = dpsgd.prepare(recipe, private, members, seed=seed, start=start)
+        self._parts = dpsgd.prepare(
+            recipe, private, members, planned=planned, seed=seed, start=start
+        )
         self._seed, self._physical, self.lr = seed, private.physical, private.lr
         optimiser = self._parts.optimiser
         optimiser.noise_multiplier *= noise_times
@@ -131,13 +133,11 @@ def copy_of(
             k for k, t in protected.TRAININGS.items() if t.private and t.private.noise_multiplier
         ]
         raise ValueError(f"variant {variant!r}; expected one of {', '.join(known)}")
-    everyone = (
-        protected.SCRATCH_TIMES * plan.sizes.n_members if not how.tuned else (plan.sizes.n_members)
-    )
-    times = math.ceil(everyone / how.private.batch)  # steps an epoch
+    times = how.schedule(plan).an_epoch
     noise = how.private.noise_multiplier if noise_multiplier is None else noise_multiplier
     private = DPRecipe(**how.private.model_dump() | {"batch": IMAGES, "noise_multiplier": noise})
     seen, held_out = protected.public_scenes(plan)
     some = (held_out + seen).subset(range(IMAGES * times))
+    how_many = {"planned": len(some), "seed": seed}
     start = protected.public(plan).model.state_dict() if how.tuned else None
-    return Copy(how.recipe(plan), private, some, seed=seed, start=start, noise_times=noise_times)
+    return Copy(how.recipe(plan), private, some, start=start, noise_times=noise_times, **how_many)

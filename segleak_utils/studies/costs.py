@@ -6,14 +6,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+from sklearn.ensemble import HistGradientBoostingClassifier
+
 from segleak_utils import attacks, representations
-from segleak_utils.attacks import peers, references
+from segleak_utils.attacks import ensembles, peers, references, variances, whitebox
 from segleak_utils.attacks.contests import BLIND, GLOBAL, LOGISTIC, patch_attack
 from segleak_utils.attacks.patchnets import CALIBRATED_MAP, REPRESENTATIONS, PatchNet
 from segleak_utils.studies import literature, protected
 from segleak_utils.studies.experiment import N_PATCHES
 from segleak_utils.studies.networks import Network
 from segleak_utils.studies.plan import Plan
+from segleak_utils.victims import head_gradient_norms
 
 
 def seconds_an_image(
@@ -74,4 +78,21 @@ def seconds_an_image(
     simple = (references.DIFFERENCE, references.LIRA, references.LIRA_EACH, references.RMIA)
     seconds |= dict.fromkeys(simple, everyone)
     structured = (references.PER_CLASS, references.ZONES, references.CALIBRATED)
-    return seconds | dict.fromkeys(structured, everyone + (1 + len(shadows)) * zones)
+    once = everyone + (1 + len(shadows)) * zones
+    trees = of(_grown(2 * n, 10 * victim.members.n_classes))
+    norms = of(lambda: head_gradient_norms(few.model, images, masks))
+    seconds |= {variances.BAVARIA: everyone, ensembles.ENSEMBLE: once + trees}
+    seconds |= {ensembles.TWO_QUESTIONS: 2 * once + trees}
+    seconds |= {whitebox.WHITE_BOX: once + (1 + len(shadows)) * norms}
+    return seconds | dict.fromkeys(structured, once)
+
+
+def _grown(n: int, n_features: int) -> Callable[[], object]:
+    """What the ensemble's trees take for n rows; grown on noise, they are as large as any."""
+    rng = np.random.default_rng(0)
+    rows, member = rng.normal(size=(400, n_features)), np.arange(400) < 200
+    trees = [
+        HistGradientBoostingClassifier(**ensembles.TREES, random_state=seed).fit(rows, member)
+        for seed in ensembles.SEEDS
+    ]
+    return lambda: [tree.decision_function(rows[:n]) for tree in trees]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -30,10 +31,12 @@ CANARY_START = 1_000_000  # scenes that no victim, shadow or non-member has
 N_CANARIES = 600
 GUESSED = 0.25  # share of the canaries that is guessed; fixed before any canary was scored
 CAVEAT = (
-    "A lower bound far below the promise does not prove the promise loose: the attack may be weak "
-    "and the images few. 'At most' is what a perfect attack would show on as many images. Each row "
-    "holds at its own level, so among 20 rows one may err; Clopper-Pearson takes the images for "
-    "independent, which one network's scores are only nearly."
+    "Members beside non-members exchange one image for another: they are held against the promise "
+    "for replacing; canaries are in or out by a coin. A lower bound far below the promise does not "
+    "prove the promise loose: the attack may be weak and the images few. 'At most' is what a "
+    "perfect attack would show on as many images. Each row holds at its own level, so among 20 "
+    "rows one may err; Clopper-Pearson takes the images for independent, which one network's "
+    "scores are only nearly."
 )
 
 
@@ -108,8 +111,9 @@ def canary_scores(
     if mislabelled:
         canaries = with_masks_of_others(canaries)
     base, included = protected.public(plan), coins(n, seed)
-    # one step an epoch; Opacus divides it by the number included, a factor that Adam cancels
-    private = DPRecipe(**how.private.model_dump() | {"batch": int(included.sum())})
+    # one step an epoch, planned for the half that coins put in on average, whatever they fall
+    planned = n // 2
+    private = DPRecipe(**how.private.model_dump() | {"batch": planned})
     key = {
         "version": VERSION,
         "public": base.fingerprint,
@@ -127,6 +131,7 @@ def canary_scores(
             how.recipe(plan),
             private,
             members,
+            planned=planned,
             seed=seed,
             start=base.model.state_dict(),
             checkpoint=checkpoint,
@@ -153,17 +158,30 @@ def canary_scores(
 
 @dataclass(frozen=True)
 class Row:
-    """One attack on one network; `promised` is Opacus' epsilon, None where nothing is promised."""
+    """One attack on one network; `promised` is the accountant's epsilon for adding or removing an
+    image, `replacing` that for one in another's place; None where nothing is promised."""
 
     network: str
     attack: str
     promised: float | None
     bound: Bound | OneRun
+    replacing: float | None = None
+
+    @property
+    def against(self) -> float | None:
+        """The promise that the bound is held against, None where nothing is promised.
+
+        A canary's coin adds it or leaves it out. Who compares members with others exchanges one
+        image for another.
+        """
+        if self.promised is None or isinstance(self.bound, OneRun):
+            return self.promised
+        return math.inf if self.replacing is None else self.replacing
 
     @property
     def broken(self) -> bool:
         """Whether more leaks than was promised: training, accountant or audit has a bug."""
-        return self.promised is not None and self.bound.epsilon_low > self.promised
+        return self.against is not None and self.bound.epsilon_low > self.against
 
     @property
     def verdict(self) -> str:
@@ -171,7 +189,7 @@ class Row:
             return "ABOVE THE PROMISE: a bug"
         if self.promised is None:
             return "no promise"
-        if self.bound.largest <= self.promised:
+        if self.bound.largest <= self.against:
             return "too few images to refute it"
         return "not refuted"
 
@@ -198,9 +216,11 @@ def of_network(
         shadows = experiment.networks(plan, "dependent", len(plan.shadow_seeds))
         scored[CALIBRATED] = beyond.best_model(plan, of, shadows)[2].scores
     delta = promised.delta if promised else DPRecipe.model_fields["delta"].default
-    epsilon = promised.epsilon if promised else None
+    both = (promised.epsilon, promised.replacing) if promised else (None, None)
+    if promised and promised.noise_multiplier == 0:
+        both = None, None
     return [
-        Row(of.name, attack, epsilon, audited(scores, shown.member, delta, seed=seed))
+        Row(of.name, attack, both[0], audited(scores, shown.member, delta, seed=seed), both[1])
         for attack, scores in scored.items()
     ]
 
@@ -227,8 +247,9 @@ def audit(plan: Plan, variants: Sequence[str] = VARIANTS, *, canaries: bool = Fa
 def table(rows: Sequence[Row]) -> str:
     """A line for each attack on each network, as Markdown, and how to read it."""
     lines = [
-        "| network | ε promised | attack | ε at least | counts | at most | verdict |",
-        "|---|---|---|---|---|---|---|",
+        "| network | ε promised, adding or removing an image | replacing one | attack "
+        "| ε at least | counts | at most | verdict |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         of = row.bound
@@ -237,10 +258,10 @@ def table(rows: Sequence[Row]) -> str:
             if isinstance(of, OneRun)
             else f"hits {of.hits}/{of.n_members}, alarms {of.alarms}/{of.n_nonmembers}"
         )
-        promised = "-" if row.promised is None else f"{row.promised:.2f}"
+        promised, other = ("-" if e is None else f"{e:.2f}" for e in (row.promised, row.replacing))
         low = f"{of.epsilon_low:.2f} ({100 * of.level:g} %, δ = {of.delta:g})"
         lines.append(
-            f"| {row.network} | {promised} | {row.attack} | {low} | {counts} | {of.largest:.2f} | "
-            f"{row.verdict} |"
+            f"| {row.network} | {promised} | {other} | {row.attack} | {low} | {counts} "
+            f"| {of.largest:.2f} | {row.verdict} |"
         )
     return "\n".join([*lines, "", CAVEAT])

@@ -8,7 +8,7 @@ ones.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,7 @@ from segleak_utils.data import Scenes, Split, examples
 from segleak_utils.studies import published
 from segleak_utils.studies.cache import cached
 from segleak_utils.studies.networks import Network, both_miou, load_or_train
-from segleak_utils.studies.plan import FURTHER, ROOT, Plan, Sizes
+from segleak_utils.studies.plan import FURTHER, ROOT, UNSHIPPED, Plan, Sizes
 
 Setting = Literal["dependent", "independent"]
 SETTINGS: tuple[Setting, ...] = ("dependent", "independent")
@@ -88,11 +88,14 @@ def roles(plan: Plan, name: str) -> tuple[Scenes, Scenes, Scenes]:
 def network(plan: Plan, name: str) -> Network:
     """A victim (``victim-0``) or shadow (``shadow-dependent-0``): loaded if there, else trained.
 
+    Those that are not shipped (`plan.UNSHIPPED`) are kept in ``build/weights``.
     With examples the two victims are recorded ones: that of SGD, and that of DP-SGD.
     """
     if plan.examples is not None and name in RECORDED:
         return recorded(plan, RECORDED[name])
     scenes = roles(plan, name)
+    if name in UNSHIPPED:
+        plan = replace(plan, weights=plan.build / "weights")
     # Each network has a seed of its own: victim and shadow must not start from one point.
     if name in FURTHER:
         return load_or_train(plan, name, *scenes, seed=FURTHER[name], dtype=torch.int8)

@@ -3,15 +3,14 @@
 The double is the mechanism alone, for the weights of the canaries: clipping, sum, noise, sampling.
 What a fault does to the gradients of *other* images cannot be seen by a canary that brings its own
 gradient. There the canary is an image, and how far it moves the sum of all gradients is measured on
-a real network; the double then draws the noise.
+a real network; the double then draws the noise. Which bound sees which fault is in `caught`.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -21,17 +20,15 @@ from opacus import GradSampleModule
 from scipy.special import logsumexp
 from torch import Tensor, nn
 
-from segleak_utils.checks import numbers
-from segleak_utils.data import VOID
-from segleak_utils.studies import canaries, canary_audit, promises, proofs, protected
+from segleak_utils.data import VOID, Scenes
+from segleak_utils.studies import protected
 from segleak_utils.studies.cache import cached
 from segleak_utils.studies.canaries import Canaries
-from segleak_utils.studies.canary_audit import Audit
 from segleak_utils.studies.plan import Plan
 from segleak_utils.victims import Recipe, build_victim, dpsgd
-from segleak_utils.victims.dpsgd import Privacy
+from segleak_utils.victims.accountant import Privacy
 
-VERSION = 1  # part of the cache's key: raise it when a number changes
+VERSION = 1  # part of the keys of what is kept: raise it when a number changes
 NONE = "none"
 WEAK = "noise times 0.75"
 SILENT = "no noise in every fourth step"
@@ -44,7 +41,6 @@ LAYOUT = "Opacus' contiguity fault"
 
 MECHANISM = (NONE, WEAK, SILENT, LATE, MEAN, SHUFFLED)
 IMAGE = (PIXELS, BATCHNORM, LAYOUT)
-COUNTS = (100, 1_000, 10_000, 30_000)
 
 
 class Double:
@@ -176,16 +172,7 @@ def image_moves(plan: Plan, clip_norm: float = 1.0) -> dict[str, float]:
     one that has it). The canary is fully labelled where the others are nearly void, or a
     chessboard, or a scene like the others. Half a minute, once: it is cached.
     """
-    scenes = protected.public_scenes(plan)[1].subset(range(OTHERS + 1))
-    public = protected.public(plan)
-    recipe = Recipe(**plan.recipe.model_dump() | {"norm": "batch"})
-    key = {
-        "version": VERSION,
-        "public": public.fingerprint,
-        "scenes": scenes.digest,
-        "recipe": recipe,
-        "clip norm": clip_norm,
-    }
+    scenes, public = _scenes(plan), protected.public(plan)
 
     def compute() -> dict[str, NDArray]:
         images, masks = (torch.stack(part) for part in zip(*scenes, strict=True))
@@ -199,7 +186,7 @@ def image_moves(plan: Plan, clip_norm: float = 1.0) -> dict[str, float]:
             sum_moved(model, images, void, _own, clip_norm),
             sum_moved(model, few, masks[-FEW_OTHERS - 1 :], _own, clip_norm),
         )
-        mixing = build_victim(recipe, seed=0)
+        mixing = build_victim(_with_batchnorm(plan), seed=0)
         moved = (
             right,
             sum_moved(model, images, void, _shared, clip_norm),
@@ -208,8 +195,27 @@ def image_moves(plan: Plan, clip_norm: float = 1.0) -> dict[str, float]:
         )
         return {"moves": np.array(moved)}
 
-    found = cached(plan.build, "image moves", key, compute)["moves"]
+    found = cached(plan.build, "image moves", moves_key(plan, clip_norm), compute)["moves"]
     return dict(zip((NONE, *IMAGE), found.tolist(), strict=True))
+
+
+def moves_key(plan: Plan, clip_norm: float = 1.0) -> dict[str, object]:
+    """All that `image_moves` depends on."""
+    return {
+        "version": VERSION,
+        "public": protected.public(plan).fingerprint,
+        "scenes": _scenes(plan).digest,
+        "recipe": _with_batchnorm(plan),
+        "clip norm": clip_norm,
+    }
+
+
+def _scenes(plan: Plan) -> Scenes:
+    return protected.public_scenes(plan)[1].subset(range(OTHERS + 1))
+
+
+def _with_batchnorm(plan: Plan) -> Recipe:
+    return Recipe(**plan.recipe.model_dump() | {"norm": "batch"})
 
 
 def layout_error(plan: Plan) -> float:
@@ -219,96 +225,3 @@ def layout_error(plan: Plan) -> float:
     public = protected.public(plan).model.cpu().float()
     right, wrong = (_gradients(public, images, masks, _own, layout) for layout in (True, False))
     return float((wrong - right).norm() / right.norm())
-
-
-# --------------------------------------------------------------------------------------- the table
-
-
-@dataclass(frozen=True)
-class Row:
-    """One fault: the audits at each number of canaries, and how large the canary was.
-
-    `canary`: "norm 1", "norm 10" (in clip norms) or "image".
-    """
-
-    fault: str
-    canary: str
-    audits: tuple[Audit, ...]
-
-    def seen_with(self, method: int) -> int | None:
-        """The fewest canaries from which on this bound (by its place) is above the promise."""
-        found = None
-        for of in reversed(self.audits):
-            if of.proofs[method].epsilon_low <= of.privacy.epsilon:
-                break
-            found = of.n
-        return found
-
-
-def audited(
-    privacy: Privacy,
-    fault: str = NONE,
-    *,
-    times: float = canaries.LOUD,
-    moves: float | None = None,
-    counts: Sequence[int] = COUNTS,
-    seed: int = 0,
-) -> list[Audit]:
-    """Audits of the double, one for each number of canaries.
-
-    The attacker knows whether records are shuffled, and rehearses that.
-    """
-    of, out = promises.family(privacy), []
-    score, drawn = canaries.scores, proofs.poisson
-    if fault == SHUFFLED:
-        score, drawn = shuffled_scores, shuffled
-    for n in counts:
-        numbers.count(n, "a number of canaries", canaries.LEAST)
-        double = Double(privacy, 2 * n, fault=fault, moves=moves, seed=seed)
-        choice = proofs.rehearse(privacy, n, score=score, drawn=drawn, of=of)
-        seen = canaries.watch(double, n, seed=seed, times=times)
-        out.append(canary_audit.judged(seen, choice, score=score, of=of, seed=seed))
-    return out
-
-
-def rows(
-    plan: Plan | None, counts: Sequence[int] = COUNTS, *, sampled: bool = True, seed: int = 0
-) -> list[Row]:
-    """Every fault under the promise of `tuned-12`, sampling under that of `scratch-1`.
-
-    Without `plan` no image is a canary; without `sampled` nothing is sampled. A minute in all.
-    """
-    full = dpsgd.promise(12, 1.0, 1.0, 16, 1e-4)
-    out = []
-    for fault in (NONE, WEAK, SILENT, LATE, MEAN):
-        for times in (1.0, canaries.LOUD):
-            found = audited(full, fault, times=times, counts=counts, seed=seed)
-            out.append(Row(fault, f"norm {times:g}", tuple(found)))
-    if plan is not None:
-        for fault, moved in image_moves(plan).items():
-            found = audited(full, moves=moved, counts=counts, seed=seed)
-            out.append(Row(fault, f"image, moves {moved:.2f}", tuple(found)))
-    if sampled:
-        part = dpsgd.promise(1, 1.0, 1 / 8, 80, 1e-4)
-        for fault in (NONE, SHUFFLED):
-            found = audited(part, fault, counts=counts, seed=seed)
-            out.append(Row(fault, f"norm {canaries.LOUD:g}, rate 1/8", tuple(found)))
-    return out
-
-
-def table(found: Sequence[Row]) -> str:
-    """A line for each fault, as Markdown: from how many canaries on each bound sees it."""
-    methods = ["one run, (ε, δ)", "one run, curve", "curve, Clopper-Pearson", "curve, joint beta"]
-    methods += ["one threshold, Clopper-Pearson", "one threshold, joint beta"]
-    lines = [
-        f"| fault | canary | promised | {' | '.join(methods)} |",
-        "|" + "---|" * (3 + len(methods)),
-    ]
-    for row in found:
-        cells = []
-        for k in range(len(methods)):
-            at, most = row.seen_with(k), row.audits[-1].proofs[k].epsilon_low
-            cells.append(f"{at:,}" if at else f"- ({most:.2f})")
-        promised = row.audits[-1].privacy.epsilon
-        lines.append(f"| {row.fault} | {row.canary} | {promised:.2f} | {' | '.join(cells)} |")
-    return "\n".join(lines)

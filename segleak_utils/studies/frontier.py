@@ -39,7 +39,7 @@ from segleak_utils.studies.patchattacks import check_shadows, load_attacker, slu
 from segleak_utils.studies.plan import Plan
 from segleak_utils.studies.shelf import manifest, shipped
 from segleak_utils.victims import mc_dropout
-from segleak_utils.victims.dpsgd import Privacy
+from segleak_utils.victims.accountant import Privacy
 
 VERSION = 2  # part of every cache key: raise it when cached numbers change
 STDS = (0.03, 0.1, 0.3, 1.0)

@@ -19,7 +19,7 @@ import joblib
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from segleak_utils import metrics
-from segleak_utils.attacks import contests, references
+from segleak_utils.attacks import contests, ensembles, references
 from segleak_utils.data import Scenes
 from segleak_utils.studies import asking, beyond, experiment, networks
 from segleak_utils.studies.experiment import CITY
@@ -34,7 +34,9 @@ VERSION = 3  # part of every cell's key: raise it when its numbers change
 RESULTS = ROOT / "docs" / "growth.csv"
 START = 160_000  # scenes that no other network is trained on or attacked with
 SEED = 40
-ATTACKS = (contests.BLIND, contests.GLOBAL, references.DIFFERENCE, references.CALIBRATED)
+SIMPLE = (contests.BLIND, contests.GLOBAL, references.DIFFERENCE, references.CALIBRATED)
+# The strongest, which ask once and twice: a victim that was trained with flips may know them, too.
+ATTACKS = (*SIMPLE, ensembles.ENSEMBLE, ensembles.TWO_QUESTIONS)
 
 
 class Cell(BaseModel):
@@ -182,7 +184,7 @@ def _points(plan: Plan, cell: Cell, victim: Network, shadows: Sequence[Network])
     # the first members of all cells: as many for each axis, and the same ones
     attacked = victim.members.subset(range(min(len(victim.members), plan.sizes.n_members)))
     victim = replace(victim, members=attacked)
-    of = beyond.contest(plan, "dependent", victim, shadows, everyone=False)
+    of = beyond.contest(plan, "dependent", victim, shadows, everyone=False, strongest=True)
     said = victim.meta["metrics"]
     found = []
     for name in ATTACKS:

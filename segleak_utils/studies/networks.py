@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -58,6 +58,10 @@ class Network:
             "members": self.members.digest,
             "nonmembers": self.nonmembers.digest,
         }
+
+    def flipped(self) -> Network:
+        """The same network beside its scenes right for left: a second question about each."""
+        return replace(self, members=self.members.flipped(), nonmembers=self.nonmembers.flipped())
 
 
 def load_or_train(

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from segleak_utils.metrics import gaussian_curve, gaussian_epsilon, loss_curve, lowest
 from segleak_utils.metrics.tradeoff import LARGEST_MU, Curve
-from segleak_utils.victims import dpsgd
-from segleak_utils.victims.dpsgd import Privacy
+from segleak_utils.victims import accountant
+from segleak_utils.victims.accountant import Privacy
 
 # Of the noise that was promised, divided by that of the curves that are compared.
 STRICTEST, LAXEST = 1 / 20, 4
@@ -60,17 +60,17 @@ def family(privacy: Privacy) -> Family:
             1e-9,
         )
     least = noise
-    while least / 1.1 >= dpsgd.SMALLEST_NOISE and dpsgd.grid_points(
+    while least / 1.1 >= accountant.SMALLEST_NOISE and accountant.grid_points(
         least / 1.1, q, steps, delta
     ) < (2**21):
         least /= 1.1
     least = max(least, noise / LAXEST)
-    low, high = max(noise / dpsgd.LARGEST_NOISE, STRICTEST), noise / least
+    low, high = max(noise / accountant.LARGEST_NOISE, STRICTEST), noise / least
     points = np.concatenate([np.geomspace(low, 0.5, 6)[:-1], np.geomspace(0.5, high, 24)])
     return Family(
         "accountant's curve",
         lambda x: _between(points, x, lambda at: _sampled(noise / at, q, steps, delta)),
-        lambda x: dpsgd.promise(noise / x, privacy.clip_norm, q, steps, delta).epsilon,
+        lambda x: accountant.promise(noise / x, privacy.clip_norm, q, steps, delta).epsilon,
         low,
         high,
         1e-4,
@@ -87,7 +87,7 @@ def _between(points: NDArray[np.float64], x: float, of: Callable[[float], Curve]
 
 @functools.lru_cache(maxsize=256)
 def _sampled(noise: float, rate: float, steps: int, delta: float) -> Curve:
-    losses, chances = dpsgd.privacy_loss(noise, rate, steps, delta)
+    losses, chances = accountant.privacy_loss(noise, rate, steps, delta)
     some = chances > 0
     return loss_curve(losses[some], chances[some])
 

@@ -28,7 +28,7 @@ from segleak_utils.metrics import (
 from segleak_utils.metrics.tradeoff import LARGEST_MU
 from segleak_utils.studies.canaries import N_CANARIES, scores
 from segleak_utils.studies.promises import Family, both_ways, family
-from segleak_utils.victims.dpsgd import Privacy
+from segleak_utils.victims.accountant import Privacy
 
 REHEARSED = 20_000  # canaries in, and as many out, on which threshold and guesses are chosen
 

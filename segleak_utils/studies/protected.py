@@ -23,13 +23,15 @@ from segleak_utils.studies.plan import Plan
 from segleak_utils.studies.shelf import manifest, ship, shipped
 from segleak_utils.synthstreets import draw
 from segleak_utils.victims import Recipe
-from segleak_utils.victims.dpsgd import DPRecipe, Privacy, train_private_victim, trained_names
+from segleak_utils.victims.accountant import Privacy
+from segleak_utils.victims.dpsgd import DPRecipe, Schedule, train_private_victim, trained_names
 
 PUBLIC = "public"
 PUBLIC_CITY = "oldtown"
 PUBLIC_START = 700_000  # scenes that no victim, shadow or non-member has
 SCRATCH_START = {"victim-0": 130_000, "shadow-dependent-0": 530_000}
 SCRATCH_TIMES = 5  # as many members as the plain victim
+PRIVATE_METRICS = ("member_miou", "train_loss")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,14 @@ class Training:
 
     def recipe(self, plan: Plan) -> Recipe:
         return Recipe(**{**plan.recipe.model_dump(), **self.changes})
+
+    def planned(self, plan: Plan) -> int:
+        """The number of members that the training is for, which is public."""
+        return plan.sizes.n_members * (1 if self.tuned or self.private is None else SCRATCH_TIMES)
+
+    def schedule(self, plan: Plan) -> Schedule:
+        """Its steps, if it is by DP-SGD: of the plan, not of the members (`DPRecipe.schedule`)."""
+        return self.private.schedule(self.planned(plan))
 
 
 # Never stopped early: a one-cycle schedule is at its best towards its end.
@@ -133,8 +143,14 @@ def network(plan: Plan, role: str, variant: str) -> Network:
         "private": how.private.model_dump(),
         "members_digest": members.digest,
         "public": base and base.sha256,
+        "sampling rate or steps": (how.schedule(plan).sampling_rate, how.schedule(plan).steps),
     }
-    found = {**entry, "recipe": Recipe(**entry["recipe"])}  # recipes gain fields with defaults
+    said = entry["privacy"]
+    found = {
+        **entry,
+        "recipe": Recipe(**entry["recipe"]),  # recipes gain fields with defaults
+        "sampling rate or steps": (said["sampling_rate"], said["steps"]),
+    }
     wrong = [key for key, value in expected.items() if found.get(key) != value]
     if wrong:
         raise ValueError(
@@ -155,6 +171,15 @@ def promise(of: Network) -> Privacy | None:
     return Privacy(**of.meta["privacy"]) if of.meta.get("privacy") else None
 
 
+def public_metrics(metrics: Mapping[str, object]) -> dict[str, object]:
+    """Of a private training's numbers those that no member has a part in but through the weights.
+
+    Losses and mean IoU of the members are exact functions of private images, computed beside the
+    mechanism: whoever publishes them promises nothing any more, whatever epsilon the weights have.
+    """
+    return {k: v for k, v in metrics.items() if k not in PRIVATE_METRICS}
+
+
 def _seed(name: str) -> int:
     return zlib.crc32(name.encode()) % 10_000  # its own for each, whatever else is in the list
 
@@ -167,6 +192,7 @@ def _train(plan, name, how: Training, everyone, members, nonmembers, base) -> No
         how.recipe(plan),
         how.private,
         everyone,
+        planned=how.planned(plan),
         seed=seed,
         start=base and base.model.state_dict(),
         checkpoint=checkpoint,
@@ -190,6 +216,8 @@ def _train(plan, name, how: Training, everyone, members, nonmembers, base) -> No
             "seconds": round(time.monotonic() - started),
         },
     }
+    if how.private.noise_multiplier:
+        meta["metrics"] = public_metrics(meta["metrics"])
     ship(plan.weights, name, kept, meta)
     checkpoint.unlink(missing_ok=True)
 

@@ -115,7 +115,7 @@ def answers(plan: Plan, k: int, drawn: tuple[Scenes, Scenes] | None = None) -> d
     network = networks.load_or_train(own, name, *parts, held_out, seed=SEED + k)
     mious = network.meta["metrics"]
     found = {
-        "losses": np.stack([_by_zone(network.model, one) for one in (of, _flipped(of))]),
+        "losses": np.stack([_by_zone(network.model, one) for one in (of, of.flipped())]),
         "miou": np.array([mious["member_miou"], mious["nonmember_miou"]]),
     }
     path = folder / f"{name}.safetensors"
@@ -268,13 +268,3 @@ def _shares(of: Scenes) -> NDArray[np.float32]:
         near = near_boundary(masks) & (masks != VOID)
         found.append(class_shares(masks + of.n_classes * near, 2 * of.n_classes).numpy())
     return np.concatenate(found)
-
-
-def _flipped(of: Scenes) -> Scenes:
-    """The same scenes, right for left: a second question about each."""
-    rows = [of[i] for i in range(len(of))]
-    images = np.stack(
-        [(255 * image.numpy()[..., ::-1]).round().astype(np.uint8) for image, _ in rows]
-    )
-    masks = np.stack([mask.numpy()[..., ::-1].astype(np.uint8) for _, mask in rows])
-    return Scenes.from_arrays(images, masks, of.ids, of.class_names)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from segleak_utils.metrics import Interval
-from segleak_utils.running.pages import listed
+from segleak_utils.running.prose import listed
 
 
 def verdict(

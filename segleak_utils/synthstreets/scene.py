@@ -300,11 +300,12 @@ def _thin() -> np.ndarray:
 
 
 def render_scene(
-    city: str, seed: int, index: int, height: int = 128, width: int = 256
+    city: str, seed: int, index: int, height: int = 128, width: int = 256, *, careful: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Render one scene.
+    """Render one scene; `careful`: by an annotator who takes nothing for its look-alike.
 
     Returns (image uint8 [height, width, 3] RGB, mask uint8 [height, width] of train ids or 255).
+    Image, outlines and what is left out are the same either way.
     Raises ValueError for an unknown city, a negative seed or index, a side under 32 pixels.
     """
     if city not in CITIES:
@@ -315,7 +316,7 @@ def render_scene(
         raise ValueError(f"height and width must be 32 or more, found {height}x{width}")
     style = CITIES[city]
     rng = np.random.default_rng([seed, index, style.number])
-    c = Canvas(rng, style, height, width)
+    c = Canvas(rng, style, height, width, careful)
     pavement = tuple(rng.uniform(*style.pavement, 2))
     edges, kinds, colours = [-c.half, c.half], [ROAD], [(between(rng, 0.25, 0.42),) * 3]
     outer = [c.half, c.half]

@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from opacus import GradSampleModule, PrivacyEngine
-from opacus.accountants import PRVAccountant, RDPAccountant
-from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV, compute_safe_domain_size
 from opacus.optimizers import DPOptimizer
 from opacus.utils.batch_memory_manager import BatchMemoryManager
+from opacus.utils.uniform_sampler import UniformWithReplacementSampler
 from opacus.validators import ModuleValidator
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
@@ -34,22 +30,20 @@ from tqdm.std import tqdm
 
 from segleak_utils.checks import numbers
 from segleak_utils.data import VOID, Scenes
+from segleak_utils.victims.accountant import (
+    DELTAS,
+    LARGEST_NOISE,
+    SMALLEST_NOISE,
+    Privacy,
+    promise,
+)
 from segleak_utils.victims.asking import best_device, device_of
 from segleak_utils.victims.checkpoints import resume
 from segleak_utils.victims.networks import Recipe, build_victim
 from segleak_utils.victims.training import augmentation
 from segleak_utils.whole import replace_file
 
-SMALLEST_NOISE = 0.3  # below, the accountant needs gigabytes to say that nothing is promised
-LARGEST_NOISE = 1000  # beyond any use; an infinite one keeps the accountant busy for ever
-LARGEST_STEPS = 10**9
-# Below, the tight accountant's own rounding is larger; above, what is promised says nothing, and
-# RDP's epsilon may be negative.
-DELTAS = (1e-12, 1e-2)
-# Points of the tight accountant's grid: 8 million take 5 seconds and more than a gigabyte.
-LARGEST_GRID = 2**23
-EPSILON_ERROR = 0.01  # Opacus' own
-LOSS_ERROR = 0.05  # where a whole curve is asked for, many times
+FEWEST = 8  # members in a step, on average: then none of 300 steps is empty 9 times in 10
 
 
 def _none_or_enough(noise_multiplier: float) -> float:
@@ -66,9 +60,9 @@ NoiseMultiplier = Annotated[
 class DPRecipe(BaseModel):
     """The private part of a training; with the `Recipe` it says all that can be said of it.
 
-    `batch`: the members are divided into steps of at most so many on average, drawn by Poisson
-    sampling. `physical` is how many images are in memory at once. A `noise_multiplier` of 0 is the
-    same training without privacy.
+    `batch`: as many members as are *planned* for are divided into steps of at most so many on
+    average, drawn by Poisson sampling (`schedule`). `physical` is how many images are in memory at
+    once. A `noise_multiplier` of 0 is the same training without privacy.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -90,34 +84,36 @@ class DPRecipe(BaseModel):
             raise ValueError(f"found {value}; expected a number or a name")
         return value
 
+    def schedule(self, planned: int) -> Schedule:
+        """Rate, steps and divisor, for a training that is planned for so many members.
+
+        `planned` is a public number: the accountant's promise, for one member more or less, holds
+        if nothing here depends on how many there really are (opacus#819; arXiv 2605.15648).
+        Raises ValueError for less than a batch.
+
+        >>> recipe = DPRecipe(noise_multiplier=1, batch=250, epochs=10, lr=1e-3)
+        >>> recipe.schedule(2000)
+        Schedule(sampling_rate=0.125, an_epoch=8, steps=80, divisor=250)
+        """
+        planned = numbers.count(planned, "planned", 1)
+        if planned < self.batch:
+            raise ValueError(
+                f"planned for {planned} members, fewer than the expected batch {self.batch}: "
+                "choose a smaller batch"
+            )
+        an_epoch = -(-planned // self.batch)
+        return Schedule(1 / an_epoch, an_epoch, an_epoch * self.epochs, planned // an_epoch)
+
 
 @dataclass(frozen=True)
-class Privacy:
-    """What a training promises: (epsilon, delta) for adding or removing one image.
+class Schedule:
+    """What is public of a training: the share of the members in a step, the steps of an epoch and
+    in all, and what a step's noisy sum is divided by."""
 
-    `accountant` has computed it: ``rdp`` is somewhat pessimistic, where the tight one cannot.
-    """
-
-    epsilon: float
-    delta: float
-    noise_multiplier: float
-    clip_norm: float
     sampling_rate: float
+    an_epoch: int
     steps: int
-    accountant: str = "prv"
-
-    def __str__(self) -> str:
-        by = "" if self.accountant == "prv" else ", by RDP, since the tight accountant cannot do it"
-        if self.noise_multiplier == 0:
-            return "no noise, so nothing is promised (ε = ∞)"
-        return (
-            f"ε = {self.epsilon:.2f} at δ = {self.delta:g} after {self.steps} steps (noise "
-            f"multiplier {self.noise_multiplier:g}, rate {self.sampling_rate:g}{by})"
-        )
-
-
-class AccountantError(ValueError):
-    """An accountant cannot compute this epsilon: too large a grid, or no finite number."""
+    divisor: int
 
 
 def per_image_loss(logits: Tensor, masks: Tensor) -> Tensor:
@@ -133,142 +129,6 @@ def per_image_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """
     loss = F.cross_entropy(logits, masks, ignore_index=VOID, reduction="none")
     return loss.sum((1, 2)) / (masks != VOID).sum((1, 2)).clamp(min=1)
-
-
-def epsilon(
-    noise_multiplier: float,
-    sampling_rate: float,
-    steps: int,
-    delta: float,
-    *,
-    accountant: Literal["prv", "rdp"] = "prv",
-) -> float:
-    """The ε that Opacus' accountant gives for so many steps; infinite without noise.
-
-    ``prv`` (Gopi et al. 2021) is tight, ``rdp`` fast and somewhat pessimistic; never below 0.
-    Raises ValueError for noise that is neither 0 nor in `SMALLEST_NOISE`..`LARGEST_NOISE`, a rate
-    outside 0..1, steps that are no whole number above 0, a delta outside `DELTAS` (it must be far
-    below one over the number of members, or who publishes one of them keeps the promise), and
-    where the tight accountant would need too large a grid.
-
-    >>> round(epsilon(12, 1.0, 16, 1e-4, accountant="rdp"), 2), epsilon(0, 1.0, 16, 1e-4)
-    (1.19, inf)
-    """
-    noise, rate, steps, delta = _asked(noise_multiplier, sampling_rate, steps, delta)
-    if accountant not in ("prv", "rdp"):
-        raise ValueError(f"accountant {accountant!r}; expected 'prv' or 'rdp'")
-    if noise == 0:
-        return math.inf
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # RDP's remark on its best order
-        found = _tight(noise, rate, steps, delta) if accountant == "prv" else math.nan
-        if accountant == "rdp":
-            counts = RDPAccountant()
-            counts.history = [(noise, rate, steps)]
-            found = counts.get_epsilon(delta)
-    if not math.isfinite(found):
-        raise AccountantError(
-            f"the {accountant} accountant gives {found} for noise {noise:g}, rate {rate:g} and "
-            f"{steps} steps; expected a finite epsilon: use more noise or fewer steps"
-        )
-    return max(0.0, float(found))
-
-
-def _asked(noise_multiplier: float, sampling_rate: float, steps: int, delta: float) -> tuple:
-    noise = numbers.real(noise_multiplier, "noise_multiplier", 0, LARGEST_NOISE)
-    if 0 < noise < SMALLEST_NOISE:
-        raise ValueError(f"noise_multiplier is {noise}; expected 0 or >= {SMALLEST_NOISE}")
-    rate = numbers.real(sampling_rate, "sampling_rate", 0, 1, ends="(]")
-    steps = numbers.count(steps, "steps", 1, LARGEST_STEPS)
-    delta = numbers.real(delta, "delta", *DELTAS)
-    return noise, rate, steps, delta
-
-
-def _tight(noise: float, rate: float, steps: int, delta: float) -> float:
-    """The tight accountant's epsilon; AccountantError where its grid is too large, or it fails."""
-    asked = f"noise {noise:g}, rate {rate:g}, {steps} steps and delta {delta:g}"
-    mend = 'use accountant="rdp", more noise or fewer steps'
-    _check_grid(noise, rate, steps, delta)
-    counts = PRVAccountant()
-    counts.history = [(noise, rate, steps)]
-    try:
-        return counts.get_epsilon(delta, eps_error=EPSILON_ERROR)
-    except (RuntimeError, ValueError) as error:
-        raise AccountantError(f"the prv accountant fails for {asked} ({error}): {mend}") from None
-
-
-def _check_grid(noise: float, rate: float, steps: int, delta: float) -> None:
-    points = grid_points(noise, rate, steps, delta)
-    asked = f"noise {noise:g}, rate {rate:g}, {steps} steps and delta {delta:g}"
-    mend = 'use accountant="rdp", more noise or fewer steps'
-    if not points <= LARGEST_GRID:
-        raise AccountantError(
-            f"the prv accountant needs a grid of {points:.2g} points for {asked}; expected at "
-            f"most {LARGEST_GRID:.2g}, about a gigabyte: {mend}"
-        )
-
-
-def promise(
-    noise_multiplier: float, clip_norm: float, sampling_rate: float, steps: int, delta: float
-) -> Privacy:
-    """What so many steps promise: by the tight accountant, or by RDP where that one cannot do it.
-
-    Raises ValueError as `epsilon` for what no training can be.
-
-    >>> promise(12, 1.0, 1.0, 16, 1e-4).accountant, promise(0.5, 1.0, 1.0, 2000, 1e-4).accountant
-    ('prv', 'rdp')
-    """
-    clip_norm = numbers.real(clip_norm, "clip_norm", 0, ends="()")
-    asked, accountant = (noise_multiplier, sampling_rate, steps, delta), "prv"
-    try:
-        found = epsilon(*asked)
-    except AccountantError:
-        found, accountant = epsilon(*asked, accountant="rdp"), "rdp"
-    return Privacy(
-        found, delta, noise_multiplier, clip_norm, sampling_rate, steps, accountant=accountant
-    )
-
-
-def privacy_loss(
-    noise_multiplier: float, sampling_rate: float, steps: int, delta: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The tight accountant's own privacy loss: losses [n], ascending, and their chances [n].
-
-    The loss is log P(sums | a member more) / P(sums | without), the chance that with the member.
-    `metrics.loss_curve` makes the trade-off curve of it. Raises ValueError as `epsilon`, and for no
-    noise.
-
-    >>> losses, chances = privacy_loss(2.0, 1.0, 4, 1e-4)
-    >>> round(float(losses @ chances), 2)  # mu 1: half its square
-    0.5
-    """
-    noise, rate, steps, delta = _asked(noise_multiplier, sampling_rate, steps, delta)
-    if noise == 0:
-        raise ValueError("noise_multiplier is 0; expected more: without noise the loss is infinite")
-    _check_grid(noise, rate, steps, delta)
-    counts = PRVAccountant()
-    counts.history = [(noise, rate, steps)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = counts._get_dprv(eps_error=LOSS_ERROR, delta_error=delta / 1000)
-    return found.domain.ts, np.maximum(found.pmf, 0)
-
-
-def grid_points(noise: float, rate: float, steps: int, delta: float) -> float:
-    """How many points the tight accountant would lay out, as its own formula has it.
-
-    It spans what RDP says may be lost, both ways, in meshes of error / sqrt(steps log(12 / error of
-    delta) / 2), where delta may be off by a thousandth (Gopi et al. 2021).
-
-    >>> grid_points(1.0, 1.0, 100, 1e-4) < 1e7 < grid_points(0.3, 1.0, 300, 1e-4)
-    True
-    """
-    off = delta / 1000
-    mechanism = PoissonSubsampledGaussianPRV(rate, noise)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # RDP's remark on its best order
-        span = compute_safe_domain_size([mechanism], [steps], EPSILON_ERROR, off)
-    return float(2 * span * math.sqrt(steps * math.log(12 / off) / 2) / EPSILON_ERROR)
 
 
 def check_private(model: nn.Module) -> None:
@@ -289,7 +149,8 @@ def image_gradients(
 ) -> Tensor:
     """What Opacus takes for the gradient of each image, float [N, parameters], before clipping.
 
-    `loss` maps (logits, masks) to the mean over the batch. Raises ValueError as `check_private`.
+    Of the parameters that are trained. `loss` maps (logits, masks) to the mean over the batch.
+    Raises ValueError as `check_private`.
     """
     inner = copy.deepcopy(model).train()
     check_private(inner)
@@ -298,7 +159,8 @@ def image_gradients(
         _contiguous_inputs(inner)
         watched = GradSampleModule(inner)
         loss(watched(images), masks).backward()
-    return torch.cat([p.grad_sample.flatten(1) for p in watched.parameters()], 1)
+    trained = [p for p in watched.parameters() if p.requires_grad]
+    return torch.cat([p.grad_sample.flatten(1) for p in trained], 1)
 
 
 def _contiguous_inputs(model: nn.Module) -> list[RemovableHandle]:
@@ -391,6 +253,7 @@ def prepare(
     private: DPRecipe,
     members: Scenes,
     *,
+    planned: int,
     seed: int,
     start: Mapping[str, Tensor] | None = None,
 ) -> Prepared:
@@ -400,12 +263,16 @@ def prepare(
     ValueError as `train_private_victim`.
     """
     numbers.count(seed, "seed")
+    public = private.schedule(planned)
     model = build_victim(recipe, seed=seed)
     if start is not None:
         model.load_state_dict(start)
     check_private(model)
-    if len(members) < private.batch:
-        raise ValueError(f"{len(members)} members, fewer than the expected batch {private.batch}")
+    if len(members) * public.sampling_rate < FEWEST:
+        raise ValueError(
+            f"{len(members)} members, of whom {len(members) * public.sampling_rate:g} are in "
+            f"a step on average; expected at least {FEWEST}, or a step may well be empty"
+        )
     if not private.delta < 1 / len(members):
         raise ValueError(
             f"delta is {private.delta:g} for {len(members)} members; expected less than 1 / "
@@ -421,7 +288,14 @@ def prepare(
     optimiser = torch.optim.Adam(trained, private.lr)
     sampling, noise = torch.Generator(), torch.Generator(device_of(model))
     loader = DataLoader(
-        _Augmented(members, recipe, private.crop), batch_size=private.batch, generator=sampling
+        _Augmented(members, recipe, private.crop),
+        batch_sampler=UniformWithReplacementSampler(
+            num_samples=len(members),
+            sample_rate=public.sampling_rate,
+            generator=sampling,
+            steps=public.an_epoch,
+        ),
+        generator=sampling,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Opacus: no secure random numbers (see above)
@@ -433,11 +307,15 @@ def prepare(
             max_grad_norm=private.clip_norm,
             noise_generator=noise,
         )
+    # Opacus makes these of how many members there are
+    loader.batch_sampler.sample_rate = loader.sample_rate = public.sampling_rate
+    loader.batch_sampler.steps = public.an_epoch
+    optimiser.expected_batch_size = public.divisor
     promised = promise(
         private.noise_multiplier,
         private.clip_norm,
-        loader.sample_rate,
-        len(loader) * private.epochs,
+        public.sampling_rate,
+        public.steps,
         private.delta,
     )
     return Prepared(model, optimiser, loader, sampling, noise, layout, promised)
@@ -448,6 +326,7 @@ def train_private_victim(
     private: DPRecipe,
     members: Scenes,
     *,
+    planned: int,
     seed: int,
     start: dict[str, Tensor] | None = None,
     checkpoint: Path | None = None,
@@ -456,6 +335,9 @@ def train_private_victim(
 ) -> tuple[nn.Module, list[dict], Privacy]:
     """Train a victim by DP-SGD; return it, a history of one dict an epoch, and the promise.
 
+    `planned`: the public number of members that the recipe is for (`DPRecipe.schedule`); with one
+    member more or less the training has the same steps. The losses of the history are exact
+    functions of the members: they are for whoever trains, and no part of what is promised.
     `start` are weights to begin with, of a public network: they must not have seen a member. What
     the recipe does not train keeps them. The last weights count, and no held-out set is
     asked: each look would have its price. With `checkpoint` an interrupted run goes on.
@@ -463,14 +345,16 @@ def train_private_victim(
     The noise comes from `seed`, so that a run can be repeated: the promise is one to somebody who
     does not know the seed. A real release draws it from a secure source (Opacus' `secure_mode`).
     What will be promised is printed before the first epoch, if there is any progress to print.
-    Raises ValueError for BatchNorm, for fewer members than a batch, a delta of one over the number
-    of members or more, a damaged checkpoint, and whatever `promise` refuses.
+    Raises ValueError for BatchNorm, for less planned than a batch, so few members that a step may
+    be empty, a delta of one over the number of members or more, a damaged checkpoint, and whatever
+    `promise` refuses.
     """
-    parts = prepare(recipe, private, members, seed=seed, start=start)
+    parts = prepare(recipe, private, members, planned=planned, seed=seed, start=start)
     if progress:
         tqdm.write(f"{progress}: {parts.promised}")
     model, optimiser = parts.model, parts.optimiser
-    text = f"{recipe.model_dump_json()} {private.model_dump_json()} {members.digest} {seed}"
+    text = f"{recipe.model_dump_json()} {private.model_dump_json()} {members.digest} {seed} "
+    text += f"{planned} "
     text += _digest(start or {})
     run = {"identity": hashlib.sha256(text.encode()).hexdigest(), "history": []}
     if checkpoint is not None and checkpoint.exists():

@@ -204,7 +204,10 @@ def test_a_model_with_references_a_shadow_and_owners(lists, tmp_path):
     assert f"allows is **{of.headline}**, one of {len(of.attacks)} attacks" in text
     assert "TPR at 10 % FPR" in text and "DeLong over groups" in text
     assert "groups.csv`, owner by owner" not in text and "see `groups.csv`" in text
-    assert "Orange far below blue" in text and "Blue is where the model knows" in text
+    assert (
+        "A naive mark far left of the adaptive one" in text
+        and "Blue is where the model knows" in text
+    )
     assert "By the limits in the file: auc above 0.6" in text and "--fail-above" not in text
     assert (
         f"Exit code {of.gate.exit_code}." in text and "tpr_at_1pct above 0.05: *undecided*" in text

@@ -67,6 +67,24 @@ def test_subset_and_sum_keep_ids_groups_and_pixels():
         _ = scenes + small
 
 
+def test_a_flip_is_the_same_scene_right_for_left():
+    images, masks = arrays()
+    scenes = scenes_of(3, groups=["x", "x", "y"])
+    flipped = scenes.flipped()
+    for i, (image, mask) in enumerate(flipped):
+        assert torch.equal(image, torch.from_numpy(images[i, :, :, ::-1].copy()) / 255)
+        assert torch.equal(mask, torch.from_numpy(masks[i, :, ::-1].copy()).long())
+    assert (flipped.ids, flipped.groups, flipped.shape) == (scenes.ids, scenes.groups, (4, 6))
+    assert flipped.digest != scenes.digest == scenes_of(3).digest
+    assert torch.equal(flipped.flipped()[1][0], scenes[1][0])
+    assert torch.equal(flipped.subset([2])[0][0], flipped[2][0])
+    # no way to have a member among the non-members by flipping it
+    images = flipped.subset([0])
+    images.ids = ["another name"]
+    with pytest.raises(ValueError, match="one picture under two ids"):
+        _ = scenes + images
+
+
 def test_digest_tells_content_ids_order_and_classes_apart():
     images, masks = arrays()
     ids, names = ["a", "b", "c"], ["road", "car"]

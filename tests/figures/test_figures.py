@@ -53,8 +53,18 @@ def scenes() -> Scenes:
     return Scenes.from_arrays(images, masks, [f"s{i}" for i in range(5)], NAMES, PALETTE)
 
 
+POINTS = np.linspace(0.001, 1, 20)
 P_VALUES = RNG.random(60)
+COUNTS = torch.tensor([[100.0, 20, 30], [0, 0, 0], [300, 240, 180]], dtype=torch.float64)
 CASES = {
+    "mislabelled": lambda: figures.render_mislabelled(
+        [A.image, B.image], [A.mask, B.mask], [A.mask == 1, B.mask == 99], PALETTE
+    ),
+    "threshold": lambda: figures.render_threshold(SCORES["a"], MEMBER, 0.5),
+    "calibration": lambda: figures.render_calibration(
+        {"members": COUNTS, "non-members": COUNTS / 2}, "temperature 1"
+    ),
+    "kept": lambda: figures.render_kept(A.loss, A.mask == 1, SCORES["a"], MEMBER, "AUC"),
     "p_values": lambda: figures.render_p_values(P_VALUES, P_VALUES < 0.05),
     "owners": lambda: figures.render_owners({"a": 0.9, "b": 0.4}, {"a": 3, "b": 9}),
     "exposed": lambda: figures.render_exposed(
@@ -102,7 +112,17 @@ CASES = {
     "frontier": lambda: figures.render_frontier(
         [figures.Tradeoff(f"d{k}", f"family {k // 2}", k / 10, SOME) for k in range(4)]
     ),
-    "epsilon": lambda: figures.render_epsilon([1, 2, 4], {"a": [9, 3, 1]}, {"net": (2, 2.5)}),
+    "allowed": lambda: figures.render_allowed(
+        {"a": (POINTS, POINTS**0.5)}, {"b": (POINTS, POINTS**0.7), "c": (POINTS, POINTS)}
+    ),
+    "budget": lambda: figures.render_budget(
+        {"steps": {"a": (POINTS + 1, POINTS + 1)}, "rate": {"b": (POINTS + 1, POINTS + 2)}},
+        {"steps": {"net": (1.5, 2.5)}},
+    ),
+    "canaries": lambda: figures.render_canaries(
+        SCORES["a"], MEMBER, 0.5, {"one": 0.2, "other": 0.7}, 1.0, 1.6
+    ),
+    "shares": lambda: figures.render_shares([("losses", 0.0), ("sums", 0.8)], 1.1),
     "grouped": lambda: figures.render_grouped({"p": {"x": SOME, "y": SOME}}, "AUC"),
     "difficulty": lambda: figures.render_difficulty(RNG.random(150), RNG.random(150), MEMBER),
     "leak_maps": lambda: figures.render_leak_maps({"a": (A.image, A.loss, B.loss, B.loss - 2)}),
@@ -134,6 +154,13 @@ def drawn(name: str) -> Figure:
     figure = CASES[name]()
     figure.savefig(io.BytesIO(), format="png", dpi=40)
     return figure
+
+
+def test_the_legend_of_examples_names_what_occurs_and_void():
+    (legend,) = figures.render_examples([A, B], PALETTE, "two", NAMES).legends
+    told = [text.get_text() for text in legend.get_texts()]
+    assert sorted(told) == sorted([*NAMES, "void"]) and told[-1] == "void"
+    assert not figures.render_examples([A, B], PALETTE).legends
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -11,7 +11,16 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 
 from segleak_utils import figures, metrics
-from segleak_utils.attacks import contests, online, patchnets, peers, references
+from segleak_utils.attacks import (
+    contests,
+    ensembles,
+    online,
+    patchnets,
+    peers,
+    references,
+    variances,
+    whitebox,
+)
 from segleak_utils.data import CLASSES, PALETTE
 from segleak_utils.figures import style, widgets
 from segleak_utils.metrics import Interval
@@ -56,6 +65,7 @@ def test_every_attack_and_attacker_has_a_look_of_its_own():
     names |= {contests.patch_attack(r) for r in patchnets.REPRESENTATIONS}
     names |= {peers.DICE, peers.TYPE_1, peers.TYPE_2, peers.LABEL_ONLY, peers.SHAFRAN}
     names |= {online.ONLINE, online.OFFLINE, online.STRUCTURED}
+    names |= {variances.BAVARIA, ensembles.ENSEMBLE, ensembles.TWO_QUESTIONS, whitebox.WHITE_BOX}
     assert names <= set(style.ATTACKS)
     assert set(style.ATTACKERS) == {frontier.NAIVE, frontier.ADAPTIVE}
     for looks in (style.ATTACKS, style.ATTACKERS):

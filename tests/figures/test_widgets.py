@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import continued
 import ipywidgets
 import matplotlib.pyplot as plt
 import nbformat
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 import sweep
 from ipywidgets import Dropdown, FloatLogSlider, IntSlider, SelectionSlider
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from segleak_utils.figures import styled, widgets
-from segleak_utils.running import execution
+from segleak_utils.running import execution, pages
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -129,11 +132,17 @@ def test_no_figure_stays_open():
 
 def test_a_shown_box_brings_its_picture(monkeypatch):
     shown = {}
-    monkeypatch.setattr(widgets, "display", lambda bundle, raw: shown.update(bundle, raw=raw))
+
+    def display(bundle, raw, metadata):
+        shown.update(bundle, raw=raw, metadata=metadata)
+
+    monkeypatch.setattr(widgets, "display", display)
     box = widgets.explorer(bar, {"height": IntSlider(3, 0, 10)})
     widgets.show(box)
     assert shown["raw"] is True
-    assert shown[execution.WIDGET_VIEW]["model_id"] == box.model_id
+    assert shown["application/vnd.jupyter.widget-view+json"]["model_id"] == box.model_id
+    assert shown["metadata"] == {"image/png": {"alt": box.drawn.alt}}
+    assert "3" in box.drawn.alt and pages.FRAMES not in shown
     # as in a notebook file: text without line breaks
     output = nbformat.v4.new_output("display_data", data={"image/png": shown["image/png"]})
     cell = nbformat.v4.new_code_cell(outputs=[output])
@@ -186,34 +195,47 @@ def test_the_sweep_brings_a_control_to_every_stop_and_back(control, places, monk
     assert capsys.readouterr().out == f"swept {int(len(places) > 1)} controls\n"
 
 
-def swept(name: str, folder: Path) -> Path:
-    path = folder / name
-    nbformat.write(sweep.swept(nbformat.read(FIXTURES / name, as_version=4)), path)
-    return path
+def executed_and_tried(name: str, folder: Path) -> tuple[NotebookNode, NotebookNode]:
+    """The fixture as the runner leaves it, and what was tried in its kernel afterwards."""
+    with execution._environ(execution.kernel_environment(folder)), continued.kernels(folder):
+        execution.run_notebook(FIXTURES / name, folder, {}, cell_timeout=120)
+    return tuple(nbformat.read(at / name, as_version=4) for at in (folder / "notebooks", folder))
 
 
 @pytest.mark.slow
 def test_the_sweep_of_a_good_notebook_is_clean(tmp_path):
-    build = tmp_path / "build"
-    swept("good_slider.ipynb", tmp_path)
-    execution.run_notebooks(tmp_path, build, pattern="*.ipynb", cell_timeout=120)
-    executed = nbformat.read(build / "notebooks" / "good_slider.ipynb", as_version=4)
-    assert execution.hidden_errors(executed) == []
-    assert sweep.moved(executed) == 2
+    executed, tried = executed_and_tried("good_slider.ipynb", tmp_path)
+    assert execution.hidden_errors(executed) == execution.hidden_errors(tried) == []
+    assert sweep.moved(tried) == 2 and sweep.moved(executed) == 0
     assert [*execution.figures(executed)] == ["03-1"]
+    assert [cell.source for cell in executed.cells][-1] != tried.cells[0].source
 
 
 @pytest.mark.slow
-def test_an_error_at_one_stop_is_found_only_by_the_sweep(tmp_path, capsys):
-    path, build = FIXTURES / "broken_slider.ipynb", tmp_path / "build"
-    with execution._environ(execution.kernel_environment(build)):
-        execution.run_notebook(path, build, {}, cell_timeout=120)  # the first picture is fine
-        with pytest.raises(execution.NotebookError) as caught:
-            execution.run_notebook(swept(path.name, tmp_path), build, {}, cell_timeout=120)
-    # a NotebookError that "hides" them: no cell failed, so papermill was content
-    report = "broken_slider hides errors: in a widget's callback: ValueError: no line is that steep"
-    assert report in str(caught.value)
-    failed = nbformat.read(build / "notebooks" / "broken_slider.failed.ipynb", as_version=4)
-    assert sweep.moved(failed) == 2
-    assert all(c.metadata.papermill.exception is False for c in failed.cells)
-    assert execution.hidden_errors(failed)[0].startswith("in a widget's callback: ValueError")
+def test_an_error_at_one_stop_is_found_only_by_the_sweep(tmp_path):
+    executed, tried = executed_and_tried("broken_slider.ipynb", tmp_path)
+    assert execution.hidden_errors(executed) == []  # the first picture is fine
+    assert sweep.moved(tried) == 2
+    (found, *_) = execution.hidden_errors(tried)
+    assert found.startswith("in a widget's callback: ValueError: no line is that steep")
+
+
+@pytest.mark.slow
+def test_solutions_are_run_after_the_last_cell_and_those_that_fail_are_found(tmp_path):
+    def solution(text):
+        return new_markdown_cell(
+            f"<details><summary>S</summary>\n\n```python\n{text}\n```\n</details>"
+        )
+
+    path = tmp_path / "some.ipynb"
+    texts = ["y = x + 1\nprint(y)", "print(y)", "print(x + 2)"]
+    prose = [solution(text) for text in texts]
+    nbformat.write(new_notebook(cells=[new_code_cell("x = 1"), *prose]), path)
+    with (
+        execution._environ(execution.kernel_environment(tmp_path)),
+        continued.kernels(tmp_path / "c"),
+    ):
+        execution.run_notebook(path, tmp_path, {}, cell_timeout=60)
+    tried = nbformat.read(tmp_path / "c" / "some.ipynb", as_version=4)
+    assert [c.outputs[0].get("text") for c in tried.cells] == ["2\n", None, "3\n"]
+    assert execution.hidden_errors(tried) == ["cell 1: NameError: name 'y' is not defined"]

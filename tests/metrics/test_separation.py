@@ -23,6 +23,7 @@ from segleak_utils.metrics import (
     mean_difference,
     paired_auc_difference,
     roc,
+    share_of_difference,
     tpr_at_fpr,
 )
 from segleak_utils.metrics.intervals import clopper_pearson
@@ -362,6 +363,41 @@ def test_the_difference_of_constants_is_exact():
     assert (found.value, found.low, found.high) == (2, 2, 2)
 
 
+# ---- shares of such a difference -----------------------------------------------------------------
+
+
+def test_a_share_and_what_is_left_of_it_make_one():
+    rng, member = np.random.default_rng(3), np.arange(300) < 100
+    part, rest = rng.normal(0, 1, 300) + 2 * member, rng.normal(0, 1, 300) + member
+    one, other = (share_of_difference(x, part + rest, member) for x in (part, rest))
+    assert one.value == pytest.approx(2 / 3, abs=0.1)
+    # the two ends change places
+    assert (one.value, one.low, one.high) == pytest.approx(
+        (1 - other.value, 1 - other.high, 1 - other.low)
+    )
+    turned = share_of_difference(-part, -part - rest, ~member)
+    assert (turned.low, turned.high) == pytest.approx((one.low, one.high))
+    whole = share_of_difference(part, part, member)
+    assert (whole.value, whole.low, whole.high) == pytest.approx((1, 1, 1))
+
+
+def test_a_share_holds_the_truth_as_often_as_it_says():
+    """400 experiments, a part and a rest that rise and fall together."""
+    rng, member = np.random.default_rng(0), np.arange(300) < 100
+    held = 0
+    for _ in range(400):
+        hard = rng.exponential(1, 300)
+        part, rest = hard * rng.random(300) - 0.3 * member, hard - 0.6 * member
+        held += share_of_difference(part, part + rest, member, 0.8).contains(1 / 3)
+    assert 0.74 < held / 400 < 0.86
+
+
+def test_a_share_of_nothing_is_refused():
+    scores, member = draw(11)
+    with pytest.raises(ValueError, match="not clear of 0; a share of it is anything"):
+        share_of_difference(scores, np.tile([0.0, 1.0], len(member))[: len(member)], member)
+
+
 # ---- errors --------------------------------------------------------------------------------------
 
 METRICS = {
@@ -518,6 +554,7 @@ def test_every_level_lies_between_0_and_1(bad):
         lambda: paired_auc_difference(scores, scores, member, seed=0, level=bad),
         lambda: tpr_at_fpr(scores, member, 0.5, bad),
         lambda: mean_difference(scores, member, bad),
+        lambda: share_of_difference(scores, member * 9.0 + scores, member, bad),
         lambda: accuracy_at(scores, member, 0, bad),
         lambda: balanced_accuracy_at(scores, member, 0, bad),
     ):
@@ -535,6 +572,7 @@ def test_an_estimate_lies_within_its_interval_at_any_level(level):
         paired_auc_difference(scores, rough, member, seed=1, n_boot=100, level=level),
         tpr_at_fpr(rough, member, 0.3, level),
         mean_difference(rough, member, level),
+        share_of_difference(rough, rough + 9 * member, member, level),
         accuracy_at(rough, member, 0, level),
         balanced_accuracy_at(rough, member, 0, level),
     ):

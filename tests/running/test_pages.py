@@ -1,55 +1,159 @@
-"""Sentences and tables of the notebooks, and the cells that hold them."""
+"""An executed notebook as a page: formulas, links, pictures with words, sliders that move."""
 
 from __future__ import annotations
 
-import ast
+import base64
+import re
 from pathlib import Path
 
-import nbformat
+import ipywidgets
+import matplotlib.pyplot as plt
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from reader import reader
 
-from segleak_utils.running import execution, pages
+from segleak_utils.figures import frames, styled, widgets
+from segleak_utils.running import pages
+from segleak_utils.running.mathematics import mathml
 
-ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob(execution.PATTERN))
+TEXT = r"""# A page
 
+The loss is $\ell = -\log \max(p_y,\ 10^{-30})$, and
 
-@pytest.mark.parametrize("wrong", ["nan", "None", "inf"])
-def test_no_sentence_is_about_a_number_that_is_none(wrong):
-    with pytest.raises(ValueError, match=f"{wrong} in a sentence: …the AUC is {wrong}…"):
-        pages.say(f"the AUC is {wrong}")
-    assert pages.say("a nanny, and none of them; infinity").data
+$$\Phi\big((\mu_1 - \mu_0) / \sqrt{\sigma_1^2 + \sigma_0^2}\big)$$
 
+in [another notebook](05_other.ipynb#words), [the results](../docs/results.md) and
+[elsewhere](https://example.org/).
 
-def test_a_row_of_another_length_is_refused():
-    with pytest.raises(ValueError, match="a row of 1 cells under a head of 2"):
-        pages.table(["a", "b"], [("x",)])
-    text = pages.table(["a"], [(1,)], "before", "after").data
-    assert text.splitlines() == ["before", "", "| a |", "|---|", "| 1 |", "", "after"]
-
-
-def ending(source: str) -> str:
-    """The function that a cell's last line calls, e.g. "pages.say"."""
-    body = ast.parse(source).body
-    last = body[-1] if body else None
-    called = isinstance(last, ast.Expr) and isinstance(last.value, ast.Call)
-    return ast.unparse(last.value.func) if called else ""
+```python
+links = [k](05_other.ipynb)  # no link
+```
+"""
+TABLE = "| | $p_y$ |\n|---|---|\n| member | .5 |\n"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_cells_that_say_something_are_folded(path):
-    for index, cell in enumerate(nbformat.read(path, as_version=4).cells):
-        if cell.cell_type == "code":
-            folded, end = pages.hidden(cell), ending(cell.source)
-            assert not end.startswith("pages.") or folded, f"cell {index}\n{cell.source}"
+@styled
+def line(slope: float = 1, length: float = 1):
+    figure, axes = plt.subplots(figsize=(9, 2))
+    axes.plot([0, length], [0, slope * length], label="slope")
+    axes.set(xlim=(0, 4), ylim=(0, 9))
+    return figure
 
 
-def test_a_page_leaves_out_what_is_folded_and_keeps_what_it_says():
-    folded = new_code_cell("pages.say('a secret')", metadata={"jupyter": {"source_hidden": True}})
-    output = {"output_type": "execute_result", "data": {"text/markdown": "told"}, "metadata": {}}
-    folded.outputs = [nbformat.from_dict({**output, "execution_count": 1})]
-    notebook = new_notebook(cells=[folded, new_code_cell("shown = 1")])
-    page = execution.html(notebook, "name")
-    assert "a secret" not in page and "told" in page and "shown" in page
-    assert "transient" not in folded.metadata
+def explored() -> ipywidgets.Box:
+    controls = {
+        "slope": ipywidgets.IntSlider(1, 0, 3, description="how steep"),
+        "length": ipywidgets.SelectionSlider(options=[("short", 1), ("long", 2)]),
+    }
+    asked = [("Where is it 4 high?", lambda slope, length: "Here <!" if slope * length > 3 else "")]
+    return widgets.explorer(
+        line, controls, says=lambda slope, length: f"to {slope}", questions=asked
+    )
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    box, shown = explored(), line()
+    png = widgets.png(shown)
+    figure = {"image/png": base64.b64encode(png).decode(), "text/plain": "<Figure>"}
+    slider = {
+        **figure,
+        frames.MIME: frames.frames(box),
+        "application/vnd.jupyter.widget-view+json": {},
+    }
+    alt = {"image/png": {"alt": png.alt}}
+    outputs = [
+        [new_output("execute_result", figure, metadata=alt)],
+        [new_output("display_data", slider, metadata=alt)],
+        [new_output("execute_result", {"text/markdown": TABLE, "text/plain": ""})],
+        [new_output("stream", name="stdout", text="a long line " * 40)],
+    ]
+    cells = [
+        new_code_cell("x = 1  # " + "long " * 40, outputs=o, execution_count=1) for o in outputs
+    ]
+    cells[0].metadata["jupyter"] = {"source_hidden": True}
+    return new_notebook(
+        cells=[new_markdown_cell(TEXT), *cells], metadata={"widgets": {"state": {}}}
+    )
+
+
+@pytest.fixture(scope="module")
+def page(notebook, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("repository")
+    for name in ("notebooks/05_other.ipynb", "docs/results.md", "build/html/05_other.html"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("<h1>words</h1>")
+    path = folder / "build" / "html" / "03_page.html"
+    links = pages.beside(folder / "notebooks", path.parent)
+    path.write_text(pages.page(notebook, "03_page", links), encoding="utf-8")
+    return path
+
+
+def test_a_page_has_its_formulas_and_asks_no_other_host(page):
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<math ") == 3 and 'display="block"' in text
+    assert "$" not in re.sub(r"<(script|style)\b.*?</\1>", "", text, flags=re.DOTALL)
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//(?!example\.org)""", text)
+    assert "mathjax" not in text.lower() and "require" not in text.lower().split("<style")[0]
+
+
+def test_the_links_of_a_page_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    targets = re.findall(r'href="([^"#][^"]*)"', text)
+    assert {"05_other.html#words", "../../docs/results.md"} <= set(targets)
+    for target in targets:
+        if not target.startswith("https:"):
+            assert (page.parent / target.partition("#")[0]).is_file(), target
+    assert "[k](05_other.ipynb)" in re.sub("<[^>]*>", "", text)
+
+
+def test_every_picture_of_a_page_has_words(page):
+    images = re.findall("<img[^>]*>", page.read_text(encoding="utf-8"))
+    assert len(images) == 2 and all("Line slope: (0, 0), (1, 1)." in image for image in images)
+
+
+def test_a_picture_without_words_is_seen_by_the_reader(notebook, tmp_path):
+    cell = new_code_cell("x", outputs=[notebook.cells[1].outputs[0].copy()])
+    cell.outputs[0]["metadata"] = {}
+    shown = pages.prepared(new_notebook(cells=[cell]), "03", lambda name, content: name)
+    assert 'src="03-00-1.png" width="810" height="180"></div>' in str(
+        shown.cells[0].outputs[0].data
+    )
+
+
+@pytest.mark.slow
+def test_a_page_works_without_kernel_network_or_mouse(page):
+    with reader() as read:
+        shown = read.open(page)
+        assert read.move_sliders() == 2
+        slope = shown.locator("input").first
+        assert slope.get_attribute("aria-valuetext") == "1"
+        assert shown.get_by_role("slider", name="how steep").get_attribute(
+            "id"
+        ) == slope.get_attribute("id")
+        assert "Here" not in shown.locator(".segleak-questions").inner_text()
+        slope.focus()
+        shown.keyboard.press("End")
+        shown.keyboard.press("Tab")
+        shown.keyboard.press("ArrowRight")
+        assert "Here <!" in shown.locator(".segleak-questions").inner_text()
+        assert shown.locator(".segleak-says").inner_text() == "to 3"
+        shown.keyboard.press("ArrowLeft")
+        assert "Here <!" in shown.locator(".segleak-questions").inner_text()  # once shown it stays
+        assert "(1, 3)" in shown.locator(".segleak-frames img").get_attribute("alt")
+        assert (read.troubles, read.barriers()) == ([], [])
+
+
+@pytest.mark.slow
+def test_a_narrow_page_is_not_wider_than_its_window(page):
+    with reader(width=400) as read:
+        read.open(page)
+        assert (read.sideways(), read.barriers()) == (0, [])
+
+
+def test_a_formula_that_is_not_understood_is_an_error():
+    with pytest.raises(ValueError, match=r"a doubled backslash at 0 in the formula '.*ell'"):
+        mathml(r"\\ell")
+    with pytest.raises(ValueError, match=r"unknown command \\loss in"):
+        mathml(r"\loss")
+    assert "<mtr>" in mathml(r"\begin{cases} a & b \\c & d \end{cases}", block=True)

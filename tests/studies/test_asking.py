@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from toy_victims import scenes_of
 
 from segleak_utils import metrics, representations, victims
 from segleak_utils.attacks import Outputs, contests, references
 from segleak_utils.studies import Plan, asking, experiment
+from segleak_utils.studies.networks import Network
 
 
 @pytest.fixture
@@ -77,3 +79,68 @@ def test_with_one_network_the_victim_is_the_reference_of_the_shadow(plan):
     plain = metrics.auc(found[contests.LOGISTIC].scores, victim.member)
     for name in (references.DIFFERENCE, references.RMIA, references.PER_CLASS):
         assert metrics.auc(found[name].scores, victim.member).value > plain.value
+
+
+PLAN = Plan(progress=False)
+
+
+# ---- questions, and who stands in, with tiny networks --------------------------------------------
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path) -> list[Network]:
+    """Three networks of one 3x3 layer, so that a flip is another question; scenes of their own."""
+    monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path))
+    found = []
+    for k in range(3):
+        torch.manual_seed(k)
+        net = torch.nn.Conv2d(3, 3, 3, padding=1).eval()
+        found.append(Network(f"n{k}", net, {}, "", scenes_of(3, 2 * k), scenes_of(2, 2 * k + 1)))
+    return found
+
+
+def test_two_questions_are_the_mean_over_the_image_and_its_flip(tiny):
+    of, reference, _ = tiny
+    once, twice = (asking.case(PLAN, of, [reference], questions=n) for n in (1, 2))
+    for by, first, both in (
+        (of, once.losses[0], twice.losses[0]),
+        (reference, once.losses[1][0], twice.losses[1][0]),
+    ):
+        expected = []
+        for scenes in (of.members, of.nonmembers):
+            for image, mask in scenes:
+                asked = [(image, mask), (image.flip(-1), mask.flip(-1))]
+                logits = [by.model(x[None]) for x, _ in asked]
+                expected.append(
+                    [
+                        torch.nn.functional.cross_entropy(z, m[None], ignore_index=255).item()
+                        for z, (_, m) in zip(logits, asked, strict=True)
+                    ]
+                )
+        np.testing.assert_allclose(first, [a for a, _ in expected], rtol=2e-3)
+        np.testing.assert_allclose(both, np.mean(expected, 1), rtol=2e-3)
+        assert not np.allclose(first, both, rtol=1e-4)
+    with pytest.raises(ValueError, match="questions"):
+        asking.case(PLAN, of, [reference], questions=3)
+
+
+def test_the_victim_stands_in_as_the_reference_that_a_shadow_lacks(tiny):
+    victim, *shadows = tiny
+    usual = asking.shadow_cases(PLAN, shadows, victim)
+    full = asking.shadow_cases(PLAN, shadows, victim, stand_in=True, questions=2)
+    assert [len(c.references) for c in usual] == [1, 1]
+    assert [len(c.references) for c in full] == [2, 2]
+    for shadow, other, case in zip(shadows, shadows[::-1], full, strict=True):
+        for at, by in enumerate((other, victim)):
+            alone = asking.case(PLAN, shadow, [by], questions=2)
+            assert np.array_equal(case.references[at], alone.references[0])
+
+
+def test_opened_networks_have_gradients_beside_losses_in_one_order(tiny):
+    of, reference, _ = tiny
+    found = asking.opened(PLAN, of, [reference])
+    groups = of.members, of.nonmembers
+    for by, norms in ((of, found.own), (reference, found.theirs[0])):
+        expected = [victims.gradient_norms(by.model, scenes) for scenes in groups]
+        np.testing.assert_allclose(norms, np.concatenate(expected))
+    assert np.array_equal(found.case.own, asking.case(PLAN, of, [reference]).own)

@@ -11,8 +11,11 @@ import pytest
 from segleak_utils import metrics, synthstreets
 from segleak_utils.attacks import AttackRecipe, contests, peers, references
 from segleak_utils.attacks.contests import Attack, Contest
+from segleak_utils.attacks.ensembles import ENSEMBLE, TWO_QUESTIONS
 from segleak_utils.attacks.patchnets import REPRESENTATIONS
 from segleak_utils.attacks.peers import ImageRecipe
+from segleak_utils.attacks.variances import BAVARIA
+from segleak_utils.attacks.whitebox import WHITE_BOX
 from segleak_utils.studies import Plan, Sizes, asking, beyond, costs, experiment
 from segleak_utils.studies.beyond import Choice, Line
 from segleak_utils.victims import Recipe
@@ -102,11 +105,12 @@ def test_every_attack_there_is_in_miniature(tmp_path, monkeypatch):
     )
     victim = experiment.network(small, "victim-0")
     shadows = experiment.networks(small, "dependent", 2)
-    of = beyond.contest(small, "dependent", victim, shadows)
+    of = beyond.contest(small, "dependent", victim, shadows, strongest=True)
     known = [contests.BLIND, contests.GLOBAL, contests.LOGISTIC]
     known += [contests.patch_attack(r) for r in REPRESENTATIONS]
     calibrated = [references.DIFFERENCE, references.LIRA, references.RMIA]
     calibrated += [references.PER_CLASS, references.ZONES, references.CALIBRATED, beyond.PATCHES]
+    calibrated += [WHITE_BOX, BAVARIA, ENSEMBLE, TWO_QUESTIONS]
     assert [a.name for a in of.attacks] == [*known, *PEERS, *calibrated]
     assert all(a.scores.shape == (36,) and np.isfinite(a.scores).all() for a in of.attacks)
     assert np.isfinite([a.threshold for a in of.attacks]).all()
@@ -120,6 +124,10 @@ def test_every_attack_there_is_in_miniature(tmp_path, monkeypatch):
     needs = {line.attack: line.networks for line in found}
     assert {name for name, k in needs.items() if k == 0} == {*beyond.NO_NETWORK}
     assert {needs[name] for name in calibrated} == {2}
+    asked = {line.attack: line.questions for line in found}
+    assert asked.pop(TWO_QUESTIONS) == 2 and {*asked.values()} == {1}
+    assert [line.attack for line in found if line.threat == "weights"] == [WHITE_BOX]
+    assert seconds[TWO_QUESTIONS] > seconds[ENSEMBLE] > seconds[BAVARIA]
 
 
 # ---- lines and files -----------------------------------------------------------------------------
@@ -143,6 +151,25 @@ def test_lines_are_what_the_metrics_say(plan):
     assert found[references.DIFFERENCE].asked_once == 800  # the victim is the shadow's reference
     told = beyond.table([*found.values()])
     assert told.count("\n") == len(found) + 1 and "| - |" in told
+
+
+def test_what_others_are_held_against_is_known_by_its_differences():
+    usual = {"victim": "v", "setting": "s", "n_members": 9, "n_nonmembers": 9, "accuracy": 0.5}
+    usual |= {"auc": 0.5, "auc_low": 0.4, "auc_high": 0.6, "networks": 2}
+
+    def line(attack: str, *behind: float, **more: object) -> Line:
+        ends = dict(zip(("behind", "behind_low", "behind_high"), behind, strict=True))
+        return Line(attack=attack, **usual, **ends, **more)
+
+    a, b = line("a", 0, 0, 0), line("b", 0, -0.1, 0.1)
+    assert beyond.best_of([a, b, a]) == "a"
+    with pytest.raises(ValueError, match="2 attacks that the others are held against"):
+        beyond.best_of([a, line("b", 0, 0, 0)])
+    with pytest.raises(ValueError, match="0 attacks"):
+        beyond.best_of([a, b, line("a", 0.1, 0, 0.2)])
+    opened = line("c", 0.1, 0, 0.2, threat="weights", questions=2, seconds=0.0123)
+    *_, last = beyond.table([a, opened]).splitlines()
+    assert "| c (has the weights) | 2 |" in last and last.endswith("| 2 | 12 |")
 
 
 @pytest.mark.slow

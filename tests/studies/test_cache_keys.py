@@ -31,6 +31,7 @@ from segleak_utils.studies import (
     faults,
     frontier,
     growth,
+    labelling,
     literature,
     protected,
     risk,
@@ -38,7 +39,7 @@ from segleak_utils.studies import (
     tightness,
 )
 from segleak_utils.studies.networks import Network
-from segleak_utils.victims import Recipe, build_victim, dpsgd
+from segleak_utils.victims import Recipe, accountant, build_victim
 from segleak_utils.victims.dpsgd import DPRecipe
 from segleak_utils.whole import checksum
 
@@ -93,8 +94,24 @@ def zones(_, network_, scenes_):
     asking._told_of(Plan(), network(network_), scenes(scenes_))
 
 
+def gradients(_, network_, scenes_):
+    of = SimpleNamespace(members=scenes(scenes_), nonmembers=scenes("n"))
+    asking._gradients(Plan(progress=False), network(network_), of)
+
+
+def blended(given, network_, members, nonmembers, shadow, second, trees, seeds):
+    given.put("beyond.ensembles.TREES", trees)
+    given.put("beyond.ensembles.SEEDS", seeds)
+    shadows = [network(shadow), network("s", members=second)]
+    beyond.blended(Plan(), network(network_, members, nonmembers), shadows)
+
+
 def blind(_, members, nonmembers):
     asking.blind_features(Plan(), scenes(members), scenes(nonmembers))
+
+
+def mislabelled(_, scenes_):
+    labelling._mislabelled_in(Plan(), scenes(scenes_))
 
 
 def miou(given, answers):
@@ -191,7 +208,7 @@ def gradient_canaries(given, public, scenes_, recipe, private, run, n):
     given.patch.setitem(
         protected.TRAININGS, "tuned-12", protected.Training({}, private, tuned=True)
     )
-    step = SimpleNamespace(privacy=dpsgd.promise(12, 1.0, 1.0, 16, 1e-4))
+    step = SimpleNamespace(privacy=accountant.promise(12, 1.0, 1.0, 16, 1e-4))
     given.put("copied.copy_of", lambda *_, **__: step)
     tightness.watched(plan_of(recipe=recipe), run, n)
 
@@ -224,11 +241,22 @@ RUN = tightness.Run("tuned-12", 12.0, 1.0, 0)
 STEPS: dict[str, tuple[Callable, dict[str, tuple]]] = {
     "loss maps": (loss_maps, {"network_": ("a", "b"), "scenes_": ("m", "o")}),
     "zones": (zones, {"network_": ("a", "b"), "scenes_": ("m", "o")}),
+    "gradients": (gradients, {"network_": ("a", "b"), "scenes_": ("m", "o")}),
+    "blended": (
+        blended,
+        {
+            "shadow": ("c", "d"),
+            "second": ("e", "f"),
+            "trees": ({"max_iter": 1}, {"max_iter": 2}),
+            "seeds": ((0, 1), (0, 2)),
+        },
+    ),
     "online scores": (
         online_scores,
         {"answers": (0.5, 0.6), "n_networks": (6, 8), "victims": ([0, 1], [0, 2])},
     ),
     "blind": (blind, {"members": ("m", "o"), "nonmembers": ("n", "o")}),
+    "mislabelled": (mislabelled, {"scenes_": ("m", "o")}),
     "miou": (miou, {"answers": ("a", "b")}),
     "answers": (answers, {}),
     "survey": (survey, {}),
@@ -296,7 +324,7 @@ STEPS: dict[str, tuple[Callable, dict[str, tuple]]] = {
     ),
 }
 ASKED_ABOUT = {"answers", "survey", "whole image, learned", "whole image", "published", "patches"}
-for _name in (*ASKED_ABOUT, "calibrated patches", "service"):
+for _name in (*ASKED_ABOUT, "calibrated patches", "service", "blended"):
     STEPS[_name][1].update({("network_" if k == "network" else k): v for k, v in WHO.items()})
 
 
@@ -321,6 +349,7 @@ def entry_of(monkeypatch, tmp_path):
                     exposure,
                     faults,
                     frontier,
+                    labelling,
                     literature,
                     standard,
                 ),

@@ -15,8 +15,10 @@ from segleak_utils import run
 from segleak_utils.metrics import gaussian_curve, gaussian_epsilon, loss_curve, refuted_by
 from segleak_utils.studies import (
     Plan,
+    beyond,
     canaries,
     canary_audit,
+    caught,
     copied,
     faults,
     promises,
@@ -28,8 +30,9 @@ from segleak_utils.studies.canary_audit import audit
 from segleak_utils.studies.faults import Double
 from segleak_utils.studies.promises import family
 from segleak_utils.studies.proofs import Choice, rehearse
-from segleak_utils.victims import Recipe, build_victim, dpsgd
-from segleak_utils.victims.dpsgd import DPRecipe, promise
+from segleak_utils.victims import Recipe, accountant, build_victim
+from segleak_utils.victims.accountant import promise
+from segleak_utils.victims.dpsgd import DPRecipe
 
 FULL = promise(12, 1.0, 1.0, 16, 1e-4)
 LOUDER = promise(3, 1.0, 1.0, 16, 1e-4)
@@ -107,7 +110,7 @@ def test_the_way_to_the_weights_is_that_of_adam():
 
 
 def test_the_accountants_curve_is_the_gaussian_one_where_all_are_in_each_step():
-    losses, chances = dpsgd.privacy_loss(2.0, 1.0, 4, 1e-4)
+    losses, chances = accountant.privacy_loss(2.0, 1.0, 4, 1e-4)
     curve = loss_curve(losses[chances > 0], chances[chances > 0])
     rates = np.array([1e-3, 0.05, 0.4, 0.9])
     assert curve(rates) == pytest.approx(gaussian_curve(1.0)(rates), abs=1e-3)
@@ -132,7 +135,7 @@ def test_a_sampled_training_lies_on_the_accountants_curve():
     rejects = [(outside < t).mean() for t in np.quantile(inside, alarms)]
     assert back == pytest.approx(np.maximum(hits, rejects), abs=0.012)
     # between the curves that are computed a straight line is near enough
-    losses, chances = dpsgd.privacy_loss(1 / 1.13, 1 / 8, 16, 1e-4)
+    losses, chances = accountant.privacy_loss(1 / 1.13, 1 / 8, 16, 1e-4)
     exact = loss_curve(losses[chances > 0], chances[chances > 0])(alarms)
     assert of.curve(1.13)(alarms) == pytest.approx(exact, abs=1e-3)
 
@@ -236,15 +239,17 @@ def test_shuffling_takes_every_record_once_an_epoch_and_poisson_does_not():
 
 
 def test_a_table_of_faults_says_from_how_many_canaries_on(monkeypatch):
-    monkeypatch.setattr(faults, "image_moves", lambda plan: {faults.NONE: 1.0, faults.PIXELS: 9.0})
-    found = faults.rows(Plan(progress=False), (64, 256), sampled=False)
+    monkeypatch.setattr(caught, "image_moves", lambda plan: {faults.NONE: 1.0, faults.PIXELS: 9.0})
+    found = caught.rows(Plan(progress=False), (64, 256), sampled=False)
     by = {(row.fault, row.canary): row for row in found}
     curve = 2  # the bound that decides
     assert by[faults.SILENT, "norm 1"].seen_with(curve) == 64
     assert by[faults.NONE, "norm 10"].seen_with(curve) is None
-    assert by[faults.PIXELS, "image, moves 9.00"].seen_with(curve) == 64
-    text = faults.table(found)
+    assert by[faults.PIXELS, "image"].seen_with(curve) == 64
+    told = caught.lines(found, "k")
+    text = caught.table(told)
     assert text.count("\n") == 2 + len(found) - 1 and faults.LATE in text
+    assert "| image, moves 9.00 | 1.08 |" in text and "| 64 |" in text and "| - (0." in text
     with pytest.raises(ValueError, match="fault 'typo'; expected one of none, "):
         Double(FULL, 10, fault="typo")
 
@@ -257,6 +262,20 @@ def batch(n=4):
     images = torch.rand(n, 3, 32, 64, generator=rng)
     masks = torch.randint(0, 3, (n, 32, 64), generator=rng)
     return images, masks
+
+
+def test_the_shipped_faults_are_of_todays_network_and_a_foreign_table_is_refused(tmp_path):
+    found = caught.shipped(Plan(progress=False))
+    assert {line.fault for line in found} == {*faults.MECHANISM, *faults.IMAGE}
+    by = {(x.fault, x.canary, x.sampling_rate): x for x in found if x.bound == caught.BOUNDS[2]}
+    # what keeps its promise is never called a breach, and what breaks it is, at each threshold
+    assert all(x.seen_with is None for (fault, _, _), x in by.items() if fault == faults.NONE)
+    for fault in (faults.WEAK, faults.SILENT, faults.LATE, faults.MEAN):
+        assert by[fault, "norm 10", 1.0].seen_with <= 10_000
+    assert by[faults.LAYOUT, "image", 1.0].seen_with is None
+    beyond.write([line.model_copy(update={"key": "other"}) for line in found], tmp_path / "f.csv")
+    with pytest.raises(ValueError, match=r"another network, .*epsilon --faults"):
+        caught.shipped(Plan(progress=False), tmp_path / "f.csv")
 
 
 def test_an_image_moves_the_sum_by_its_own_gradient_unless_images_are_mixed():
@@ -298,7 +317,7 @@ PRIVATE = DPRecipe(noise_multiplier=3, batch=16, epochs=2, lr=4e-3, trained="few
 def watched_copy():
     scenes = scenes_of(16)
     recipe = Recipe(norm="group", decoder_channels=16, n_classes=scenes.n_classes)
-    copy = copied.Copy(recipe, PRIVATE, scenes, seed=1)
+    copy = copied.Copy(recipe, PRIVATE, scenes, planned=16, seed=1)
     return copy, watch(copy, 500, seed=1, times=10)
 
 
@@ -320,7 +339,7 @@ def test_a_copy_clips_sums_and_blurs_by_opacus_and_learns_by_adam(watched_copy):
 def test_a_copy_without_noise_has_the_clipped_sum_exactly():
     scenes = scenes_of(16)
     recipe = Recipe(norm="group", decoder_channels=16, n_classes=scenes.n_classes)
-    copy = copied.Copy(recipe, PRIVATE, scenes, noise_times=0.0)
+    copy = copied.Copy(recipe, PRIVATE, scenes, planned=16, noise_times=0.0)
     assert copy.sample(9).all()
     for clip, norm in ((1.0, 10.0), (0.5, 0.5)):
         found = copy.step(Canaries(np.array([3, 7, copy.n_weights - 1]), norm, copy.n_weights))
@@ -455,7 +474,7 @@ def line(**changes) -> tightness.Line:
 def test_the_figure_has_the_bound_that_was_named_before_and_the_table_the_ends_over_seeds():
     found = [
         line(), line(epsilon_low=0.7, bound=proofs.CLOPPER.format("Gaussian DP")),
-        line(seed=1, epsilon_low=0.6), line(seed=2, epsilon_low=0.55),
+        line(seed=1, epsilon_low=0.6), line(seed=2, epsilon_low=0.55, promised=1.00001),
         line(epsilon_low=0.8, bound=proofs.JOINT.format("Gaussian DP")),
         line(attacker=tightness.WEIGHTS, bound=proofs.CLOPPER.format("Gaussian DP")),
         line(attacker=tightness.LOSSES, bound=proofs.ONE_RUN.format("Gaussian DP")),
@@ -469,14 +488,27 @@ def test_the_figure_has_the_bound_that_was_named_before_and_the_table_the_ends_o
 
 
 def test_a_table_of_another_network_is_refused(tmp_path, monkeypatch):
-    from segleak_utils.studies import beyond
-
     monkeypatch.setattr(tightness, "_short", lambda plan, run: "k")
     beyond.write([line(), line(seed=1)], tmp_path / "t.csv")
     assert tightness.shipped(Plan(), tmp_path / "t.csv") == [line(), line(seed=1)]
     beyond.write([line(key="other")], tmp_path / "t.csv")
     with pytest.raises(ValueError, match="measured with another network, recipe or version"):
         tightness.shipped(Plan(), tmp_path / "t.csv")
+
+
+def test_what_was_measured_under_todays_key_is_not_measured_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tightness, "RUNS", tightness.RUNS[:2])
+    monkeypatch.setattr(tightness, "_short", lambda plan, run: f"k{run.seed}")
+    images = line(attacker=tightness.LOSSES, key="k0", bound=proofs.ONE_RUN.format("Gaussian DP"))
+    beyond.write([line(key="k0"), line(seed=1, key="old"), images], tmp_path / "t.csv")
+    measured = []
+    monkeypatch.setattr(
+        tightness, "lines_of", lambda plan, run: measured.append(run) or [line(seed=1, key="k1")]
+    )
+    found = tightness.measure(Plan(progress=False), tmp_path / "new.csv", known=tmp_path / "t.csv")
+    assert measured == [tightness.RUNS[1]]
+    assert found == [line(key="k0"), line(seed=1, key="k1"), images]
+    assert beyond.read(tmp_path / "new.csv", tightness.Line) == found
 
 
 def test_the_bound_of_a_goal_is_that_of_its_counts():

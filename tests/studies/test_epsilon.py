@@ -17,7 +17,8 @@ from segleak_utils.metrics import Bound, OneRun
 from segleak_utils.studies import Plan, epsilon, frontier, protected
 from segleak_utils.studies.epsilon import Row
 from segleak_utils.victims import Recipe, build_victim
-from segleak_utils.victims.dpsgd import DPRecipe, Privacy, train_private_victim
+from segleak_utils.victims.accountant import Privacy
+from segleak_utils.victims.dpsgd import DPRecipe, train_private_victim
 
 # ---- canaries ------------------------------------------------------------------------------------
 
@@ -82,8 +83,8 @@ def world(monkeypatch, tmp_path):
     monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path))
     seen = []
 
-    def train(recipe, private, members, *, seed, start, checkpoint, **_):
-        seen.append(SimpleNamespace(private=private, members=members, seed=seed))
+    def train(recipe, private, members, *, planned, seed, start, checkpoint, **_):
+        seen.append(SimpleNamespace(private=private, members=members, seed=seed, planned=planned))
         checkpoint.parent.mkdir(exist_ok=True)
         checkpoint.touch()
         epsilon = 1.08 if private.noise_multiplier else math.inf
@@ -106,7 +107,8 @@ def test_a_training_that_learns_by_heart_is_caught_by_its_canaries(world):
     assert row.promised is None and row.verdict == "no promise"
     assert row.network == "canaries-tuned-0"
     assert seen[0].members.ids == [f"c{i}" for i in np.flatnonzero(epsilon.coins(100, 0))]
-    assert seen[0].private.batch == len(seen[0].members)
+    # a public number, not how many the coins have put in
+    assert seen[0].private.batch == seen[0].planned == 50 != len(seen[0].members)
     # a training that promises privacy and learns by heart has a bug
     assert epsilon.canary_run(plan, "tuned-12", n=100).broken
 
@@ -159,19 +161,26 @@ def test_a_real_training_on_canaries(world, monkeypatch):
 
 
 def row_of(epsilon_low: float, promised: float | None, largest: float = 5.0) -> Row:
-    return Row(
-        "victim-0-tuned-12",
-        GLOBAL,
-        promised,
-        Bound(epsilon_low, 0.0, 3, 200, 4, 1000, 1e-4, 0.95, largest),
-    )
+    bound = Bound(epsilon_low, 0.0, 3, 200, 4, 1000, 1e-4, 0.95, largest)
+    return Row("victim-0-tuned-12", GLOBAL, promised, bound, promised and 2 * promised)
 
 
 def test_a_lower_bound_above_the_promise_is_called_a_bug():
-    row = row_of(1.2, 1.1)
+    row = row_of(2.3, 1.1)
     assert row.broken and row.verdict == "ABOVE THE PROMISE: a bug"
-    assert "| 1.20 (95 %, δ = 0.0001) |" in (told := epsilon.table([row]))
+    assert "| 1.10 | 2.20 |" in (told := epsilon.table([row]))
+    assert "| 2.30 (95 %, δ = 0.0001) |" in told
     assert "ABOVE THE PROMISE: a bug |" in told
+
+
+def test_members_beside_others_are_held_against_replacing_and_coins_against_adding():
+    """An image that is in is compared with another one that is out: that exchanges two."""
+    exchanged = row_of(1.2, 1.1)
+    assert exchanged.against == 2.2 and not exchanged.broken
+    coins = replace(exchanged, bound=OneRun(1.2, 70, 150, 600, 1e-4, 0.95, 3.0))
+    assert coins.against == 1.1 and coins.broken
+    unknown = replace(exchanged, replacing=None)
+    assert not unknown.broken and unknown.verdict == "too few images to refute it"
 
 
 def test_below_it_nothing_is_claimed_of_the_promise():
@@ -186,7 +195,7 @@ def test_below_it_nothing_is_claimed_of_the_promise():
         assert "does not prove the promise loose" in told
     run = OneRun(0.0, 70, 150, 600, 1e-4, 0.95, 3.0)
     told = epsilon.table([Row("canaries", epsilon.DIFFERENCE, None, run)])
-    assert "| canaries | - |" in told and "70 of 150 guesses right, 600 canaries" in told
+    assert "| canaries | - | - |" in told and "70 of 150 guesses right, 600 canaries" in told
 
 
 def shown_of(gap: float, n: int = 200) -> Outputs:

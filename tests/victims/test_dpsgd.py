@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -20,18 +21,22 @@ from scipy.stats import norm
 from torch import nn
 
 from segleak_utils.data import Scenes
+from segleak_utils.running import execution
 from segleak_utils.victims import Recipe, build_victim, dpsgd
-from segleak_utils.victims.dpsgd import (
-    DPRecipe,
+from segleak_utils.victims.accountant import (
     Privacy,
-    check_private,
     epsilon,
     grid_points,
+    privacy_loss,
+    promise,
+    replacing,
+)
+from segleak_utils.victims.dpsgd import (
+    DPRecipe,
+    check_private,
     per_image_loss,
     physical_steps,
     prepare,
-    privacy_loss,
-    promise,
     train_private_victim,
 )
 
@@ -55,6 +60,7 @@ def scenes_of(n: int = 20, seed: int = 0, height: int = 32, width: int = 64) -> 
 
 def train(private=PRIVATE, members=None, *, recipe=SMALL, seed=3, **kwargs):
     members = scenes_of() if members is None else members
+    kwargs = {"planned": max(len(members), private.batch)} | kwargs
     return train_private_victim(recipe, private, members, seed=seed, progress=None, **kwargs)
 
 
@@ -320,9 +326,37 @@ def test_another_layer_that_opacus_cannot_train_is_refused_too():
     check_private(nn.Sequential(nn.Conv2d(3, 8, 1), nn.GroupNorm(2, 8)))
 
 
-def test_fewer_members_than_a_batch_are_refused():
-    with pytest.raises(ValueError, match="15 members, fewer than the expected batch 16"):
-        train(members=scenes_of(15))
+def test_so_few_members_that_a_step_may_be_empty_are_refused():
+    with pytest.raises(ValueError, match="planned for 15 members, fewer than the expected batch"):
+        train(planned=15)
+    with pytest.raises(
+        ValueError, match="10 members, of whom 5 are in a step on average; expected"
+    ):
+        train(members=scenes_of(10), planned=20)
+
+
+def test_a_member_more_or_less_changes_no_public_number():
+    """`len(loader)` says how many members there are: 16 in one step of 16, 17 in two."""
+    parts = {n: prepare(SMALL, PRIVATE, scenes_of(n), planned=16, seed=3) for n in (15, 16, 17, 33)}
+    seen = {
+        (
+            of.promised, len(of.loader), of.loader.batch_sampler.sample_rate, of.loader.sample_rate,
+            of.optimiser.expected_batch_size,
+        )
+        for of in parts.values()
+    }  # fmt: skip
+    assert len(seen) == 1 and seen.pop()[1:] == (1, 1.0, 1.0, 16)
+    assert parts[33].promised.steps == PRIVATE.epochs
+
+
+def test_a_schedule_is_of_the_plan_and_the_recipe():
+    recipe = but(PRIVATE, batch=250, epochs=10)
+    assert recipe.schedule(2000) == dpsgd.Schedule(1 / 8, 8, 80, 250)
+    assert recipe.schedule(2001) == dpsgd.Schedule(1 / 9, 9, 90, 222)  # what len(loader) would do
+    assert but(PRIVATE, batch=16).schedule(49 * 16).an_epoch == 49  # int(1 / (1 / 49)) is 48
+    for planned in (0, 2.5, True):
+        with pytest.raises(ValueError, match="planned"):
+            recipe.schedule(planned)
 
 
 # ---- training ------------------------------------------------------------------------------------
@@ -352,17 +386,16 @@ def test_a_training_says_what_it_promises(trained):
 def test_what_is_promised_is_printed_before_the_first_epoch(monkeypatch, capsys):
     said = []
     monkeypatch.setattr(dpsgd, "_one_epoch", lambda *_: said.append(capsys.readouterr().out) or 1.0)
-    train_private_victim(SMALL, PRIVATE, scenes_of(), seed=3, progress="mine")
-    expected = epsilon(1, 0.5, 4, 1e-4)
-    assert (
-        said[0].startswith(f"mine: ε = {expected:.2f} at δ = 0.0001 after 4 steps") and not said[1]
-    )
+    train_private_victim(SMALL, PRIVATE, scenes_of(), planned=20, seed=3, progress="mine")
+    expected = f"mine: ε = {epsilon(1, 0.5, 4, 1e-4):.2f} for adding or removing one image, "
+    assert said[0].startswith(expected + "at most ") and not said[1]
+    assert "for replacing one, at δ = 0.0001 after 4 steps" in said[0]
     train()
     assert not capsys.readouterr().out
 
 
 def test_a_training_that_is_prepared_promises_before_it_steps_and_steps_part_by_part():
-    parts = prepare(SMALL, but(PRIVATE, physical=5), scenes_of(16), seed=3)
+    parts = prepare(SMALL, but(PRIVATE, physical=5), scenes_of(16), planned=16, seed=3)
     assert parts.promised == promise(1, 1, 1.0, 2, 1e-4)  # all 16 in each of two steps
     before = {k: v.clone() for k, v in parts.model.state_dict().items()}
     parts.seed(3, 0)
@@ -379,7 +412,9 @@ def test_rdp_answers_where_the_tight_accountant_cannot_and_says_so():
     assert "by RDP, since the tight accountant cannot" in str(found)
     tight = promise(12, 0.5, 1.0, 16, 1e-4)
     assert tight == Privacy(epsilon(12, 1.0, 16, 1e-4), 1e-4, 12, 0.5, 1.0, 16) != found
-    assert "RDP" not in str(tight) and "ε = 1.08" in str(tight)
+    assert "RDP" not in str(tight) and str(tight).startswith(
+        "ε = 1.08 for adding or removing one image, 2.37 for replacing one, at δ = 0.0001"
+    )
     assert "nothing is promised" in str(promise(0, 1.0, 1.0, 16, 1e-4))
 
 
@@ -390,6 +425,29 @@ def test_a_privacy_loss_is_that_of_a_gaussian_where_all_are_in_each_step():
     assert (mean, spread) == pytest.approx((0.5, 1.0), abs=1e-3)
     with pytest.raises(ValueError, match="without noise the loss is infinite"):
         privacy_loss(0, 1.0, 16, 1e-4)
+
+
+def test_replacing_an_image_is_twice_the_way_where_all_are_in_each_step():
+    assert replacing(12, 1.0, 16, 1e-4) == pytest.approx(epsilon(6, 1.0, 16, 1e-4), abs=0.02)
+    assert promise(12, 1.0, 1.0, 16, 1e-4).replacing == replacing(12, 1.0, 16, 1e-4)
+    assert replacing(0, 1.0, 16, 1e-4) == math.inf
+    assert promise(0.5, 1.0, 1.0, 2000, 1e-4).replacing > 10_000  # beyond any curve, still a bound
+
+
+def test_replacing_a_sampled_image_is_at_most_removing_one_and_adding_another():
+    q, delta = 0.5, 1e-4
+
+    def adding(fpr):  # one step: the threshold on its sum is the best test
+        t = norm.isf(fpr)
+        return (1 - q) * norm.sf(t) + q * norm.sf(t - 1)
+
+    t = np.linspace(-30, 30, 200_001)
+    alarms, hits = (1 - q) * norm.cdf(t) + q * norm.cdf(t - 1), norm.cdf(t)
+    rates = np.geomspace(1e-14, 1, 100_000)
+    both = adding(np.interp(rates, alarms, hits))
+    exact = np.log(np.maximum(both - delta, 1e-300) / rates).max()
+    found = replacing(1.0, q, 1, delta)
+    assert exact < found < exact + 0.15 and found > epsilon(1.0, q, 1, delta)
 
 
 @pytest.mark.slow
@@ -431,7 +489,7 @@ def test_the_rate_that_is_promised_is_the_one_that_is_drawn_at(monkeypatch, batc
     monkeypatch.setattr("segleak_utils.victims.dpsgd._one_epoch", epoch)
     asked = []
     monkeypatch.setattr(
-        "segleak_utils.victims.dpsgd.epsilon", lambda *args: asked.append(args) or 1.0
+        "segleak_utils.victims.accountant.epsilon", lambda *args: asked.append(args) or 1.0
     )
     *_, promised = train(but(PRIVATE, epochs=3), scenes_of(16 * batches))
     rate, same, steps = drawn[0]
@@ -526,6 +584,34 @@ def test_the_sum_of_clipped_gradients_is_bounded(monkeypatch, clip_norm):
 
 
 @pytest.mark.slow
+def test_the_step_on_the_page_is_that_of_the_library():
+    """Notebook 08 has a step of DP-SGD in a dozen lines."""
+    path = execution.ROOT / "notebooks" / "08_what_dp_promises.ipynb"
+    cells = nbformat.read(path, as_version=4).cells
+    page = {"torch": torch, "dpsgd": dpsgd}
+    exec(next(cell.source for cell in cells if cell.id == "dp-step"), page)
+    clip, scenes = 0.5, scenes_of(16)
+    private = but(PRIVATE, noise_multiplier=0, clip_norm=clip, trained="few")
+    parts = prepare(SMALL, private, scenes, planned=16, seed=3)
+    plain = build_victim(SMALL, seed=3).train()
+    for name, weight in plain.named_parameters():
+        weight.requires_grad_(name in dpsgd.trained_names(plain, "few"))
+    seen = []
+    parts.optimiser.attach_step_hook(
+        lambda of: seen.append(torch.cat([p.grad.flatten() for p in of.params]) * 16)
+    )
+    parts.seed(3, 0)
+    list(physical_steps(parts.model, parts.optimiser, parts.loader, 8))
+    batch = [torch.stack(part) for part in zip(*scenes, strict=True)]
+    quiet, loud = (
+        page["private_step"](plain, *batch, clip, noise, torch.Generator().manual_seed(1))
+        for noise in (0, 2)
+    )
+    assert torch.allclose(quiet, seen[0], atol=1e-4 * float(quiet.norm()))
+    drawn = torch.randn(len(quiet), generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(loud - quiet, 2 * clip * drawn, atol=1e-4)
+
+
 def test_one_image_more_moves_the_sum_by_no_more_than_the_clip_norm(monkeypatch):
     members = scenes_of(17)
     with_it = first_gradient(monkeypatch, but(QUIET, clip_norm=0.1, batch=17), members)

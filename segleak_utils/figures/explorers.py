@@ -1,0 +1,110 @@
+"""The pictures under the first sliders: a threshold, a temperature, what is kept of a loss map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from segleak_utils import metrics
+from segleak_utils.figures.scenes import bare
+from segleak_utils.figures.style import (
+    LOSS_COLOURS,
+    LOSS_LABEL,
+    MEMBER,
+    NONMEMBER,
+    axes_of,
+    styled,
+)
+
+BINS = 40
+GROUPS = ((False, NONMEMBER, "non-members"), (True, MEMBER, "members"))
+
+
+def _hills(axis: Axes, scores: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """Both groups' histograms as outlines, each of area 1; the bins' edges."""
+    low, high = np.quantile(scores, [0.002, 0.998])
+    edges = np.linspace(low, max(high, low + 1e-9), BINS + 1)
+    for kind, colour, name in GROUPS:
+        own = scores[member == kind]
+        shares = np.histogram(own.clip(edges[0], edges[-1]), edges, density=True)[0]
+        axis.stairs(shares, edges, color=colour, lw=1.5, label=f"{name} (n = {len(own)})")
+    axis.set(xlabel="score (higher: member)", ylabel="share of images per unit")
+    return edges
+
+
+@styled
+def render_threshold(scores: np.ndarray, member: np.ndarray, threshold: float) -> Figure:
+    """Both groups' scores [N] with a threshold, what is called wrongly filled; both errors as bars.
+
+    threshold: a score; what lies above it is called a member.
+    """
+    figure, axes = axes_of(1, 2, figsize=(9.6, 3.2), width_ratios=(2.4, 1))
+    left, right = axes[0]
+    edges = _hills(left, scores, member)
+    for kind, colour, _ in GROUPS:
+        own = scores[member == kind]
+        wrong = own[(own > threshold) != kind].clip(edges[0], edges[-1])
+        shares = np.histogram(wrong, edges)[0] / (len(own) * np.diff(edges))
+        left.stairs(shares, edges, color=colour, fill=True, alpha=0.45)
+    left.axvline(threshold, color="black", lw=1.4, ls="--", label="threshold")
+    left.set_title("filled: called wrongly")
+    left.legend(fontsize=8, loc="upper left")
+    found, accused = ((scores[member == kind] > threshold).mean() for kind in (True, False))
+    names = ("members missed", "non-members accused")
+    bars = right.bar(names, (1 - found, accused), color=(MEMBER, NONMEMBER), width=0.6)
+    right.bar_label(bars, [f"{share:.0%}" for share in (1 - found, accused)])
+    right.set(ylim=(0, 1.08), ylabel="share of the group", title="the two errors")
+    right.tick_params(axis="x", labelsize=9)
+    return figure
+
+
+@styled
+def render_calibration(counts: Mapping[str, Tensor], title: str = "") -> Figure:
+    """How often a network is right among pixels that it is so sure of, a line for each group.
+
+    counts: `metrics.calibration_counts` of members and non-members, by the name of the group. Bins
+    with less than one pixel in a thousand are left out.
+    """
+    figure, axes = axes_of(1, 2, figsize=(9.6, 3.6), width_ratios=(1.3, 1))
+    left, right = axes[0]
+    left.plot([0, 1], [0, 1], color="#444444", lw=1, ls="--", label="as sure as it is right")
+    looks = ((MEMBER, "o"), (NONMEMBER, "D"))
+    errors = {name: metrics.calibration_error(of) for name, of in counts.items()}
+    for (name, of), (colour, marker) in zip(counts.items(), looks, strict=True):
+        n, sure, right_ones = of[of[:, 0] > of[:, 0].sum() / 1000].T.numpy()
+        left.plot(sure / n, right_ones / n, color=colour, marker=marker, ms=5, label=name)
+    left.set(xlabel="confidence (mean of the bin)", ylabel="share that is right", title=title,
+             xlim=(0, 1), ylim=(0, 1))  # fmt: skip
+    left.legend(fontsize=8, loc="upper left")
+    bars = right.barh(list(errors), list(errors.values()), color=[look[0] for look in looks])
+    right.bar_label(bars, [f" {error:.3f}" for error in errors.values()])
+    right.set(xlim=(0, 0.2), xlabel="calibration error", title="how far off on average")
+    right.invert_yaxis()
+    return figure
+
+
+@styled
+def render_kept(
+    loss: Tensor, kept: Tensor, scores: np.ndarray, member: np.ndarray, title: str = ""
+) -> Figure:
+    """A loss map [H,W] with the pixels that are not `kept` (bool [H,W]) in grey; scores of all.
+
+    scores: float [N] of what is kept of each image, higher means "member"; member: bool [N].
+    """
+    figure, axes = axes_of(1, 2, figsize=(10.5, 3.1), width_ratios=(1.25, 1))
+    left, right = axes[0]
+    shown = loss.float().masked_fill(~kept, torch.nan)
+    top = max(float(np.nanquantile(shown.numpy(), 0.995)) if kept.any() else 0.0, 1e-6)
+    drawn = left.imshow(shown.numpy(), vmin=0, vmax=top, cmap=LOSS_COLOURS)
+    bare(left)
+    left.set_title("kept of the member above (the rest: grey)")
+    figure.colorbar(drawn, ax=left, shrink=0.8, extend="max").set_label(LOSS_LABEL)
+    _hills(right, scores, member)
+    right.set_title(title)
+    right.legend(fontsize=8, loc="upper left")
+    return figure

@@ -1,0 +1,57 @@
+"""The first sliders, on a made-up experiment: moved to every stop, each question is answered."""
+
+from __future__ import annotations
+
+import pytest
+import toy_pages
+
+from segleak_utils.figures import widgets
+
+CONTROLS = {"00_start_here": 1, "01_victim_inference": 1, "02_structured_loss_map": 3}
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def box_of(name: str, monkeypatch, **spoilt: str):
+    """The box that the notebook's cells show; spoilt: text in them, replaced."""
+    monkeypatch.setattr(widgets, "display", lambda bundle, raw: None)
+    names: dict[str, object] = {}
+    for cell in toy_pages.slider_of(name).cells:
+        source = cell.source
+        for old, new in spoilt.items():
+            source = source.replace(old, new)
+        exec(source, names)
+    return names["box"]
+
+
+@pytest.mark.parametrize("name", toy_pages.PRELUDES)
+def test_every_stop_has_its_picture_and_every_question_its_answer(name, monkeypatch):
+    box = box_of(name, monkeypatch)
+    assert len(box.controls) == CONTROLS[name]
+    asked = box.children[0].children[1]
+    assert asked.value.count("<li>") == 3 and "<b>" not in asked.value, "answered unasked"
+    for control in box.controls.values():  # each on its own, from where it began
+        start, pictures = control.index, set()
+        for index in range(len(control.options)):
+            control.index = index
+            assert bytes(box.picture.value).startswith(SIGNATURE)
+            pictures.add(bytes(box.picture.value))
+        assert len(pictures) > 0.8 * len(control.options), "pictures that do not change"
+        control.index = start
+    assert asked.value.count("<b>") == 3, asked.value
+    assert "nan" not in asked.value and "None" not in asked.value
+
+
+@pytest.mark.parametrize("name", toy_pages.PRELUDES)
+def test_a_slider_begins_where_a_hand_can_move_it(name, monkeypatch):
+    """The browser's tests move a handle by a key, then to its right end."""
+    for control in box_of(name, monkeypatch).controls.values():
+        assert control.index + 2 < len(control.options)
+
+
+@pytest.mark.parametrize("name", toy_pages.PRELUDES)
+def test_a_slider_that_breaks_when_moved_is_seen(name, monkeypatch):
+    box = box_of(name, monkeypatch)
+    monkeypatch.setattr(widgets, "png", lambda drawn: 1 / 0)
+    control = next(iter(box.controls.values()))
+    with pytest.raises(ZeroDivisionError):
+        control.index += 1
