@@ -24,6 +24,7 @@ from segleak_utils.checks import numbers
 ENSEMBLE = "blended ensemble"
 TWO_QUESTIONS = "blended ensemble, two questions"
 SEEDS = tuple(range(5))
+_LEAST_DEVIATION = 1e-3  # of trees that had too few images for a single split
 # Few leaves and a few features a split: trees that differ, on some thousand images.
 TREES = {
     "max_iter": 100,
@@ -96,7 +97,7 @@ def fit(
     for k, (learn_on, rest) in enumerate(folds):  # trees differ by their seed alone: one a fold
         both = fitted([trees[k % len(trees)]], learn_on)
         apart[:, rest] = [_said(model, rows[rest]) for model in both]
-    linear, tree = apart.std(1)
+    linear, tree = np.maximum(apart.std(1), _LEAST_DEVIATION)
     blend = Blend(fitted(trees, np.arange(len(rows))), [linear, *[tree] * len(trees)])
     return blend, blended(apart, [linear, tree])
 

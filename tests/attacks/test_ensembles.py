@@ -71,6 +71,15 @@ def test_shadows_stay_whole_in_folds_where_there_are_enough(learned):
     assert np.array_equal(ensembles.groups_of(learned * 2), np.arange(4).repeat(60))
 
 
+def test_trees_without_a_split_leave_the_order_to_the_regression():
+    rng, member = np.random.default_rng(0), np.arange(24) < 12
+    rows = rng.normal(size=(24, 3)) + member[:, None]
+    blend, own = ensembles.fit(rows, member, np.arange(24))
+    assert np.isfinite(own).all()
+    linear = regressions.logistic_attack(rows, member).decision_function(rows)
+    assert np.array_equal(np.argsort(blend.scores(rows)), np.argsort(linear))
+
+
 def test_bad_input_is_named(learned):
     with pytest.raises(ValueError, match="no shadow to learn from"):
         attacks.ensemble("it", learned[0], [])
