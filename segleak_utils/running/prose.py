@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from IPython.display import Markdown
 from nbformat import NotebookNode
 
-NOT_A_NUMBER = re.compile(r"\b(nan|None|inf)\b")
+NOT_A_NUMBER = re.compile(r"\b(nan|None(?! of)|inf)\b")
 
 
 def say(*paragraphs: str) -> Markdown:

@@ -19,7 +19,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob(execution.PATTERN))
 def test_no_sentence_is_about_a_number_that_is_none(wrong):
     with pytest.raises(ValueError, match=f"{wrong} in a sentence: …the AUC is {wrong}…"):
         prose.say(f"the AUC is {wrong}")
-    assert prose.say("a nanny, and none of them; infinity").data
+    assert prose.say("None of them: a nanny; infinity").data
 
 
 def test_a_row_of_another_length_is_refused():
