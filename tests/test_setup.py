@@ -89,7 +89,7 @@ EXTRAS = {
     "attacks": {"train"},
     "audit": {"train", "notebooks", "audit", "cluster"},
     "figures": {"notebooks"},
-    "running": {"notebooks"},
+    "running": {"notebooks", "site"},
     "studies": {"train", "dp", "cluster"},
     "run": {"test"},
 }
