@@ -22,8 +22,8 @@ from segleak_utils.figures.style import Png, png
 MIME = "application/vnd.segleak.frames+json"  # as in running.pages
 WANTED = "SEGLEAK_FRAMES"  # set where notebooks are run to become pages
 MOST = 60  # pictures of one slider
-BYTES = 500_000  # all of them together
-QUALITY = 60  # of WebP: thin lines and small letters stay clean
+BYTES = 900_000  # all of them together
+QUALITY = 50  # of WebP: thin lines and small letters stay clean
 
 
 class Asks(NamedTuple):
@@ -42,18 +42,19 @@ def frames(box: Box, most: int = MOST, n_bytes: int = BYTES) -> dict:
     ``size``: of a picture, in pixels. ``pictures``: WebP in base 64, each with its ``alt``.
     ``frames``: one for each combination, the last control's stops first: which picture, what is
     said, the answers that show, and which controls are off. Where there would be more than `most`
-    pictures, or all of them would take more than about `n_bytes`, controls have fewer stops: the
-    first, the last, the present one and some between. The controls are left where they were.
+    pictures, or all of them would take more than about `n_bytes`, controls have fewer stops, the
+    last control first: the first stop, the last, the present one and some between, or the present
+    one alone, and then it is no control of the page. The controls are left where they were.
     """
     start = {name: control.value for name, control in box.controls.items()}
     stops = {name: stops_of(control) for name, control in box.controls.items()}
     most = max(2, min(most, n_bytes // len(_packed(box.drawn))))
     try:
-        while len(set(_choices(box, stops, start).values())) > most:
-            longest = max(stops, key=lambda name: len(stops[name]))
-            if len(stops[longest]) <= 2:
-                break
-            stops[longest] = _thinned(stops[longest], start[longest])
+        # the last control gives way first: the first one is what the slider is about
+        for name in reversed(stops):
+            while len(stops[name]) > 1 and _count(box, stops, start) > most:
+                stops[name] = _thinned(stops[name], start[name])
+        moving = [len(s) > 1 for s in stops.values()]
         choices = _choices(box, stops, start)
         pictures: dict[tuple, dict] = {}
         shown = []
@@ -65,7 +66,7 @@ def frames(box: Box, most: int = MOST, n_bytes: int = BYTES) -> dict:
                 pictures[values] = {"webp": content, "alt": picture.alt}
             shown.append(
                 {
-                    "stops": list(places),
+                    "stops": list(itertools.compress(places, moving)),
                     "picture": list(pictures).index(values),
                     "says": box.asks.says(**named) if box.asks.says else "",
                     "answers": [answer(**named) or "" for _, answer in box.asks.questions],
@@ -83,6 +84,7 @@ def frames(box: Box, most: int = MOST, n_bytes: int = BYTES) -> dict:
             "start": _place(stops[name], start[name]),
         }
         for name, control in box.controls.items()
+        if len(stops[name]) > 1
     ]
     questions = [text for text, _ in box.asks.questions]
     return {
@@ -120,7 +122,9 @@ def _word(control: Widget, value: float) -> str:
 
 
 def _thinned(stops: Sequence[tuple[str, object]], start: object) -> list[tuple[str, object]]:
-    """Every second stop, and in any case the first, the last and the present one."""
+    """Every second stop, the first, the last and the present one; of two the present one."""
+    if len(stops) == 2:
+        return [stops[_place(stops, start)]]
     last, present = len(stops) - 1, _place(stops, start)
     kept = {0, *range(2, last - 1, 2), last}
     if present not in kept:  # instead of the nearest one between the ends, if there is one
@@ -136,6 +140,10 @@ def _place(stops: Sequence[tuple[str, object]], value: object) -> int:
     if value in values:
         return values.index(value)
     return min(range(len(values)), key=lambda k: abs(values[k] - value))
+
+
+def _count(box: Box, stops: Mapping, start: Mapping) -> int:
+    return len({values for values, _ in _choices(box, stops, start).values()})
 
 
 def _choices(box: Box, stops: Mapping, start: Mapping) -> dict[tuple, tuple[tuple, tuple]]:

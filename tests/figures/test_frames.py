@@ -69,17 +69,17 @@ def test_what_is_off_has_no_pictures_of_its_own_and_controls_stay_where_they_wer
 @pytest.mark.parametrize("most", [2, 5, 9, 40])
 def test_too_many_stops_are_thinned_and_the_present_one_stays(most):
     found = frames.frames(box(FloatSlider(0.77, min=0.5, max=0.99, step=0.01)), most=most)
-    high, wide = found["controls"]
-    assert len(found["pictures"]) <= max(most, 4)
+    high = found["controls"][0]  # the last control is thinned first, and may be left out
+    assert most / 2.5 < len(found["pictures"]) <= most
     assert high["stops"][high["start"]] == "0.77" and high["stops"][-1] == "0.99"
     assert most < 9 or high["stops"][0] == "0.50"
-    assert wide["stops"] == ["thin", "thick"]
-    assert len(found["pictures"]) > most / 2.5
+    assert all(len(frame["stops"]) == len(found["controls"]) for frame in found["frames"])
+    assert [c["name"] for c in found["controls"]] == ["height"]
 
 
 def test_many_bytes_are_fewer_pictures():
     n = len(frames._packed(box().drawn))
-    assert len(frames.frames(box(), n_bytes=4 * n)["pictures"]) == 4
+    assert len(frames.frames(box(), n_bytes=6 * n)["pictures"]) == 5
 
 
 def test_stops_in_words():
