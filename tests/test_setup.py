@@ -125,6 +125,7 @@ def block(heading):
 def test_readme_blocks_are_one_line_and_ci_runs_the_test_line():
     assert block("Run it") == "python3 -m segleak_utils.run"
     assert block("Open it") == "python3 -m segleak_utils.run lab"
+    assert block("Read it as a site") == "python3 -m segleak_utils.run site"
     line = block("Test it")
     assert "\n" not in line
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()

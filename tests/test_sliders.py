@@ -13,7 +13,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 def box_of(name: str, monkeypatch, **spoilt: str):
     """The box that the notebook's cells show; spoilt: text in them, replaced."""
-    monkeypatch.setattr(widgets, "display", lambda bundle, raw: None)
+    monkeypatch.setattr(widgets, "display", lambda bundle, **how: None)
     names: dict[str, object] = {}
     for cell in toy_pages.slider_of(name).cells:
         source = cell.source
@@ -51,7 +51,7 @@ def test_a_slider_begins_where_a_hand_can_move_it(name, monkeypatch):
 @pytest.mark.parametrize("name", toy_pages.PRELUDES)
 def test_a_slider_that_breaks_when_moved_is_seen(name, monkeypatch):
     box = box_of(name, monkeypatch)
-    monkeypatch.setattr(widgets, "png", lambda drawn: 1 / 0)
+    monkeypatch.setattr(widgets.frames, "drawn", lambda render, values: 1 / 0)
     control = next(iter(box.controls.values()))
     with pytest.raises(ZeroDivisionError):
         control.index += 1

@@ -56,9 +56,10 @@ PRELUDES = {
 
 def slider_of(name: str) -> NotebookNode:
     """A notebook with the slider's cells of another one, and what they need before them."""
-    cells = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells
-    own = [cell for cell in cells if "slider" in cell.metadata.get("tags", [])]
-    return new_notebook(cells=[new_code_cell(PRELUDES[name]), *map(_plain, own)])
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    own = [cell for cell in notebook.cells if "slider" in cell.metadata.get("tags", [])]
+    cells = [new_code_cell(PRELUDES[name]), *map(_plain, own)]
+    return new_notebook(cells=cells, metadata=notebook.metadata)  # which has its kernel
 
 
 def _plain(cell: NotebookNode) -> NotebookNode:
