@@ -34,7 +34,9 @@ def describe(figure: Figure) -> str:
     >>> describe(figure)
     'x: false positive rate, 0 to 1; y: 0 to 1. Line guessing: (0, 0), (1, 0.5).'
     """
-    head = [_flat(text) for text in (figure.get_suptitle(), *_texts(figure.texts)) if _flat(text)]
+    written = [text for legend in figure.legends for text in _texts(legend.get_texts())]
+    head = [figure.get_suptitle(), *_texts(figure.texts), *written]
+    head = [_flat(text) for text in head if _flat(text)]
     parts = [_panel(axes) for axes in figure.axes if axes.get_visible()]
     parts = [part for part in parts if part]
     if len(parts) > 1:
@@ -64,11 +66,17 @@ def _panel(axes: Axes) -> str:
         said += [f"{k}: {', '.join(n)}" for k, n in _names(axes) if n]
         said += [_flat(axes.get_xlabel()), _flat(axes.get_ylabel())]
     said += [*dict.fromkeys(pictures), *series]
-    words = list(_texts(axes.texts))
+    told = " ".join(said)
+    words = [text for text in _legend(axes) if text not in told] + list(_texts(axes.texts))
     if words:
         more = f" and {len(words) - LISTED} more" if len(words) > LISTED else ""
         said.append(f"Written in it: {'; '.join(words[:LISTED])}{more}")
     return " ".join(_sentence(part) for part in said if part)
+
+
+def _legend(axes: Axes) -> Iterator[str]:
+    if legend := axes.get_legend():
+        yield from _texts(legend.get_texts())
 
 
 # ---- axes ----------------------------------------------------------------------------------------
