@@ -95,7 +95,7 @@ def public_of(room: str) -> list[tuple[str, object]]:
         thing = getattr(module, name)
         parts = vars(thing).items() if inspect.ismodule(thing) else [(name, thing)]
         for part, value in parts:
-            own = getattr(value, "__module__", "").startswith(f"segleak_utils.{room}")
+            own = (getattr(value, "__module__", None) or "").startswith(f"segleak_utils.{room}")
             if inspect.isfunction(value) and own and not part.startswith("_"):
                 found.append((part, value))
     return found

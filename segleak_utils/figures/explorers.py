@@ -104,7 +104,8 @@ def render_kept(
     bare(left)
     left.set_title("kept of the member above (the rest: grey)")
     figure.colorbar(drawn, ax=left, shrink=0.8, extend="max").set_label(LOSS_LABEL)
-    _hills(right, scores, member)
     right.set_title(title)
-    right.legend(fontsize=8, loc="upper left")
+    if len(scores):  # else no scene has any of what is kept
+        _hills(right, scores, member)
+        right.legend(fontsize=8, loc="upper left")
     return figure
