@@ -14,9 +14,15 @@ if TYPE_CHECKING:
 
 # of all that is in order nothing is wanted: to say where it stands takes most of the time
 RULES = """
-async () => (await axe.run(document, {
-  preload: false, resultTypes: ['violations'], selectors: false, elementRef: false, MORE
-})).violations.flatMap(rule => rule.nodes.map(node => `${rule.id}: ${node.html.slice(0, 160)}`))
+async () => {
+  // what follows a load (boxes that can be scrolled by key) has been laid out
+  await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+  const found = await axe.run(document, {
+    preload: false, resultTypes: ['violations'], selectors: false, elementRef: false, MORE
+  });
+  return found.violations.flatMap(
+    rule => rule.nodes.map(node => `${rule.id}: ${node.html.slice(0, 160)}`));
+}
 """
 
 

@@ -44,7 +44,11 @@
       else box.removeAttribute("tabindex");
     }
   };
-  addEventListener("load", reach);
+  addEventListener("load", () => {
+    const sizes = new ResizeObserver(reach);
+    for (const box of document.querySelectorAll(wide)) sizes.observe(box);
+    reach();
+  });
   addEventListener("resize", reach);
   addEventListener("toggle", reach, true);
 })();
