@@ -268,6 +268,8 @@ def test_every_control_reaches_every_stop_and_every_solution_runs(path, build):
     notebook = nbformat.read(tried, as_version=4)
     assert execution.hidden_errors(notebook) == []
     assert sweep.moved(notebook) >= SLIDERS.get(path.stem, 0)
+    folds = sum(text.count("```python\n") for text in cells(path, "markdown"))
+    assert len(notebook.cells) == folds + (path.stem in SLIDERS)
 
 
 @pytest.mark.slow

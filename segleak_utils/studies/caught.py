@@ -30,6 +30,7 @@ from segleak_utils.studies.faults import (
     shuffled_scores,
 )
 from segleak_utils.studies.plan import ROOT, Plan
+from segleak_utils.studies.rows import measured
 from segleak_utils.victims import accountant
 from segleak_utils.victims.accountant import Privacy
 
@@ -177,13 +178,8 @@ def shipped(plan: Plan, path: Path = RESULTS) -> list[Line]:
     Raises FileNotFoundError, or ValueError for a damaged table, and for one of another public
     network, recipe or version than there is.
     """
-    found = beyond.read(path, Line)
-    if {line.key for line in found} != {_short(plan)}:
-        raise ValueError(
-            f"{path} was measured with another network, recipe or version; measure it again: "
-            "python3 -m segleak_utils.run epsilon --faults"
-        )
-    return found
+    key = _short(plan)
+    return measured(path, Line, lambda line: line.key == key, "epsilon --faults")
 
 
 def _short(plan: Plan) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -97,6 +97,20 @@ def read(path: Path = RESULTS, kind: type[Row] = Line) -> list[Row]:
         raise ValueError(f"{path} is not a table of {kind.__name__} rows: {error}") from error
     if not found:
         raise ValueError(f"{path} is empty; make it again, or restore it from git")
+    return found
+
+
+def measured(path: Path, kind: type[Row], current: Callable[[Row], bool], again: str) -> list[Row]:
+    """The rows of a table in docs/, all of them `current`; `again`: the command that makes it.
+
+    Raises as `read`, and ValueError for a row of another network, recipe or version than there is.
+    """
+    found = read(path, kind)
+    if not all(map(current, found)):
+        raise ValueError(
+            f"{path} was measured with another network, recipe or version; measure it again: "
+            f"python3 -m segleak_utils.run {again}"
+        )
     return found
 
 

@@ -8,9 +8,10 @@ docs/tightness.csv.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from segleak_utils.studies import beyond, canaries, copied, epsilon, promises, p
 from segleak_utils.studies.cache import cached
 from segleak_utils.studies.plan import ROOT, Plan
 from segleak_utils.studies.proofs import Proof
+from segleak_utils.studies.rows import measured
 from segleak_utils.victims import accountant
 from segleak_utils.victims.accountant import Privacy
 
@@ -132,10 +134,10 @@ def _short(plan: Plan, run: Run) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _current(plan: Plan, found: Sequence[Line]) -> list[Line]:
-    """Those of the lines that were measured with today's networks, recipes and version."""
-    keys = {run: _short(plan, run) for run in {_run_of(line): None for line in found}}
-    return [line for line in found if line.key == keys[_run_of(line)]]
+def _current(plan: Plan) -> Callable[[Line], bool]:
+    """Whether a line was measured with today's networks, recipes and version."""
+    key_of = functools.cache(lambda run: _short(plan, run))
+    return lambda line: line.key == key_of(_run_of(line))
 
 
 def _privacy(plan: Plan, run: Run) -> Privacy:
@@ -209,7 +211,7 @@ def measure(
     Lines of `known` that were measured with these networks, recipes and this version are taken as
     they are. Prints the table, and writes the lines to `path` (``build/tightness.csv``).
     """
-    kept = _current(plan, beyond.read(known, Line)) if known.is_file() else []
+    kept = [*filter(_current(plan), beyond.read(known, Line))] if known.is_file() else []
     found: list[Line] = []
     for run in RUNS:
         there = [x for x in kept if _run_of(x) == run and x.attacker in (SUMS, WEIGHTS)]
@@ -227,13 +229,7 @@ def shipped(plan: Plan, path: Path = RESULTS) -> list[Line]:
     Raises FileNotFoundError, or ValueError for a damaged table, and for one of another public
     network, recipe or version than there is.
     """
-    found = beyond.read(path, Line)
-    if len(_current(plan, found)) < len(found):
-        raise ValueError(
-            f"{path} was measured with another network, recipe or version; measure it again: "
-            "python3 -m segleak_utils.run epsilon --tight"
-        )
-    return found
+    return measured(path, Line, _current(plan), "epsilon --tight")
 
 
 def by_attacker(found: Sequence[Line]) -> dict[str, Line]:
