@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from segleak_utils.figures import frames
 from segleak_utils.figures.style import DPI, Png, axes_of, png, styled
+from segleak_utils.figures.words import LONGEST, describe
 
 Answer = Callable[..., str]
 
@@ -117,7 +118,8 @@ def render_filmstrip(frames: Sequence[Figure]) -> Figure:
     )
     figure.set_dpi(DPI)
     figure.subplots_adjust(0, 0, 1, 1, hspace=0)
-    for axis, values in zip(axes[:, 0], pixels, strict=True):
-        axis.imshow(np.asarray(values), aspect="auto", interpolation="none")
+    for axis, values, frame in zip(axes[:, 0], pixels, frames, strict=True):
+        said = describe(frame, LONGEST // len(frames) - 20)
+        axis.imshow(np.asarray(values), aspect="auto", interpolation="none", label=said)
         axis.set_axis_off()
     return figure

@@ -21,10 +21,11 @@ LISTED = 24  # bars, points or words of one series that are told one by one
 LONGEST = 1600  # letters; a screen reader takes two minutes for them
 
 
-def describe(figure: Figure) -> str:
-    """The titles, axes, series and values of a figure, as sentences of at most `LONGEST` letters.
+def describe(figure: Figure, longest: int = LONGEST) -> str:
+    """The titles, axes, series and values of a figure, as sentences of so many letters at most.
 
-    Of a line a few points are told, of bars each one, of a picture its title, of a map its range.
+    Of a line a few points are told, of bars each one, of a picture its title and label, of a map
+    its range.
 
     >>> from matplotlib.figure import Figure
     >>> figure = Figure()
@@ -45,9 +46,9 @@ def describe(figure: Figure) -> str:
     told = " ".join(_sentence(part) for part in (*dict.fromkeys(head), *parts))
     if not told:
         return "An empty figure."
-    if len(told) <= LONGEST:
+    if len(told) <= longest:
         return told
-    return told[: told.rfind(" ", 0, LONGEST - 40)] + " … and more of the same kind."
+    return told[: told.rfind(" ", 0, longest - 40)] + " … and more of the same kind."
 
 
 def _panel(axes: Axes) -> str:
@@ -115,7 +116,7 @@ def _names(axes: Axes) -> Iterator[tuple[str, list[str]]]:
 def _picture(image: AxesImage) -> str:
     values = np.ma.asarray(image.get_array())
     if values.ndim == 3 or values.dtype == np.uint8:
-        return "A picture"
+        return _label(image).strip() or "A picture"
     seen = np.ma.masked_invalid(values.astype(float)).compressed()
     if seen.size == 0:
         return "An empty map"

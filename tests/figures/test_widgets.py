@@ -157,7 +157,9 @@ def test_a_filmstrip_is_its_frames_pixel_by_pixel(tall):
     def frames():
         return [bar(1 + k, tall=inches) for k, inches in enumerate(tall)]
 
-    strip = pixels(widgets.png(widgets.render_filmstrip(frames())))
+    drawn = widgets.png(widgets.render_filmstrip(frames()))
+    assert drawn.alt.count("x: ") == len(tall)  # what each of them shows
+    strip = pixels(drawn)
     assert np.array_equal(strip, np.concatenate([pixels(widgets.png(f)) for f in frames()]))
 
 
