@@ -283,14 +283,23 @@ def check_slider(page: Page, name: str) -> dict[str, float]:
         assert after[0] != before[0], f"{how}: its label still says {before[0]}"
         assert after[1] != before[1], f"{how}: the picture is the old one"
         assert picture.evaluate("img => img.decode().then(() => img.naturalWidth)") > 1, how
+        page.wait_for_function("() => !document.querySelector('.segleak-busy')")
         took[move.__name__] = page.evaluate("() => segleak.took") / 1000
-    hidden = label.evaluate(
-        """label => {
-          const right = element => element.getBoundingClientRect().right;
-          return right(label) - right(label.closest('.segleak-control').parentElement);
-        }"""
-    )
-    assert hidden <= 0, f"{name}: {hidden:.0f} px of its number are cut off"
+    handle = slider.locator(".noUi-handle")
+    told = [handle.get_attribute(f"aria-{of}") for of in ("label", "valuetext")]
+    assert told == [slider.locator(".widget-label").inner_text(), label.inner_text()], told
+    for width in (900, 1366, 1920):
+        page.set_viewport_size({"width": width, "height": 900})
+        hidden = label.evaluate(
+            """label => {
+              const right = element => element.getBoundingClientRect().right;
+              return right(label) - right(label.closest('.segleak-control').parentElement);
+            }"""
+        )
+        assert hidden <= 0, f"{name}: {hidden:.0f} px of its number are cut off at {width}"
+        wide = slider.locator(".noUi-base").bounding_box()["width"]
+        assert wide >= 60, f"{name}: a track of {wide:.0f} px at {width}"
+    page.set_viewport_size({"width": 1200, "height": 900})
     return took
 
 
@@ -331,8 +340,14 @@ def server(tmp_path_factory) -> Iterator[Server]:
 @pytest.mark.timeout(1200)
 def test_good_sliders_move_by_keyboard_and_mouse(server):
     with opened(FIXTURES / "good_slider.ipynb", server) as page:
+        picture = page.locator(PICTURE)
+        below = """img => img.closest('.widget-box').getBoundingClientRect().top
+          - img.getBoundingClientRect().top"""
+        place = picture.evaluate(below)
         for name in ("slope", "length"):
             print(name, check_slider(page, name))
+        assert page.locator(".segleak-questions b").inner_text() == "12"
+        assert picture.evaluate(below) == place, "an answer has moved the picture"
 
 
 @pytest.mark.slow

@@ -198,10 +198,12 @@ def _weights(left: NDArray, right: NDArray, n: int, spread: NDArray) -> NDArray[
     found = np.zeros_like(right)
     scale = np.sqrt(np.diag(left))[:, None] * np.sqrt(spread)
     telling = np.abs(np.divide(right, scale, out=np.zeros_like(right), where=scale > 0)) * n**0.5
-    for k in range(right.shape[1]):
-        order = np.argsort(-telling[:, k], kind="stable")
-        kept = order[: max(3, int((telling[:, k] > TELLING).sum()))]
-        if len(kept):
-            part = left[np.ix_(kept, kept)] + PENALTY * n * np.eye(len(kept))
-            found[kept, k] = np.linalg.solve(part, right[kept, k])
+    order = np.argsort(-telling, axis=0, kind="stable")
+    counts = np.minimum(np.maximum((telling > TELLING).sum(0), 3), len(left))
+    for count in np.unique(counts[counts > 0]):  # systems of one size are solved together
+        which = np.flatnonzero(counts == count)
+        kept = order[:count, which].T
+        part = left[kept[:, :, None], kept[:, None]] + PENALTY * n * np.eye(count)
+        solved = np.linalg.solve(part, right[kept, which[:, None]][..., None])
+        found[kept, which[:, None]] = solved[..., 0]
     return found

@@ -12,11 +12,12 @@ import html
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import display
-from ipywidgets import HTML, Box, DOMWidget, HBox, Image, Layout, Output, VBox
+from IPython.display import Javascript, display
+from ipywidgets import HTML, Box, DOMWidget, Image, Output, VBox
 from matplotlib.figure import Figure
 
 from segleak_utils.figures import frames
@@ -24,6 +25,11 @@ from segleak_utils.figures.style import DPI, Png, axes_of, png, styled
 from segleak_utils.figures.words import LONGEST, describe
 
 Answer = Callable[..., str]
+# What ipywidgets leaves out: who listens to a page must hear a slider's name and the value it has.
+NAMES = Path(__file__).with_name("names.js")
+# Greys the picture while the next one is drawn.
+BUSY = "segleak-busy"
+STYLE = f"<style>.{BUSY} {{ opacity: 0.35; cursor: progress; }}</style>"
 
 
 def explorer(
@@ -36,9 +42,10 @@ def explorer(
 ) -> VBox:
     """A box of controls, by the name of their parameter in `render`, and its picture.
 
-    `render` gives a figure or, where it keeps one between moves (`ServicePicture`), a `Png`.
-    `says` puts a line of text under the picture. A question is (text, answer): the answer is a
-    function of the same parameters, empty as long as the slider has not shown it; once shown it
+    `render` gives a figure or, where it keeps one between moves (`ServicePicture`), a `Png`; while
+    one is drawn the last one is pale. `says` puts a line of text under the picture. Below it stand
+    the questions, so that nothing moves when one is answered: (text, answer), where the answer is
+    a function of the same parameters, empty as long as the slider has not shown it; once shown it
     stays. `follow` may switch controls on and off. The first picture is drawn here and now: what
     it raises reaches the cell.
     """
@@ -50,6 +57,7 @@ def explorer(
             control.continuous_update = False  # a picture for the place where the handle stops
     picture.add_class("segleak-picture")
     line.add_class("segleak-says")
+    asked.add_class("segleak-questions")
     found: dict[int, str] = {}
 
     def redraw() -> None:
@@ -67,18 +75,18 @@ def explorer(
 
     def changed(_: object) -> None:
         errors.clear_output()
-        with errors:  # else an exception would end in a log that nobody reads
-            redraw()
+        picture.add_class(BUSY)
+        try:
+            with errors:  # else an exception would end in a log that nobody reads
+                redraw()
+        finally:
+            picture.remove_class(BUSY)
 
     box = VBox()
     redraw()
     for control in controls.values():
         control.observe(changed, "value")
-    # answers take the room that is left: a control keeps its width, and its number in sight
-    left = VBox([*controls.values()], layout=Layout(flex="0 0 auto"))
-    asked.layout = Layout(flex="1 1 0", min_width="0")
-    top = HBox([left, asked]) if questions else left
-    box.children = (top, picture, line, errors)
+    box.children = (VBox([*controls.values()]), picture, line, asked, errors, HTML(STYLE))
     box.picture, box.controls = picture, dict(controls)
     box.asks = frames.Asks(render, says, questions, follow)
     return box
@@ -95,7 +103,8 @@ def _list(questions: Sequence[tuple[str, Answer]], found: Mapping[int, str]) -> 
 def show(box: Box) -> None:
     """Display an `explorer`, with its picture for readers without a kernel.
 
-    Where notebooks are run to become pages (`frames.WANTED`), with the pictures of its stops, too.
+    Where notebooks are run to become pages (`frames.WANTED`), with the pictures of its stops, too;
+    elsewhere with names for those who hear the page instead of seeing it.
     """
     bundle = dict(box._repr_mimebundle_())
     bundle["image/png"] = base64.b64encode(box.picture.value).decode()
@@ -103,6 +112,8 @@ def show(box: Box) -> None:
     if os.environ.get(frames.WANTED):
         bundle[frames.MIME] = frames.frames(box)
     display(bundle, raw=True, metadata={"image/png": shown})
+    if not os.environ.get(frames.WANTED):
+        display(Javascript(NAMES.read_text(encoding="utf-8")))
 
 
 @styled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from scipy.stats import binomtest
+from scipy.special import betaincinv
 
 from segleak_utils.checks import numbers
 
@@ -70,5 +70,8 @@ def clopper_pearson(hits: int, n: int, level: float) -> tuple[float, float]:
     """Exact limits of a share of `hits` in `n`; ValueError for what cannot be counts or a level."""
     n = numbers.count(n, "n", 1)
     hits, level = numbers.count(hits, "hits", 0, n), numbers.level(level)
-    limits = binomtest(hits, n).proportion_ci(level, "exact")
-    return float(limits.low), float(limits.high)
+    # scipy's binomtest has the same limits, and a test on the way that takes milliseconds
+    tail = (1 - level) / 2
+    low = betaincinv(hits, n - hits + 1, tail) if hits else 0.0
+    high = betaincinv(hits + 1, n - hits, 1 - tail) if hits < n else 1.0
+    return float(low), float(high)

@@ -7,10 +7,12 @@ to lie.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.special import betainc
+from scipy.special import betainc, betaincinv
 from scipy.stats import binom
 
 from segleak_utils.checks import numbers
@@ -183,10 +185,8 @@ def _hits(
     inside: NDArray, outside: NDArray, fpr: float
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Numbers of members above the threshold of that true FPR, and how likely each of them is."""
-    m, n = len(inside), len(outside)
-    alarms = np.arange(n + 1)
-    chance = binom.pmf(alarms, n, fpr)
-    alarms, chance = alarms[chance > NEGLIGIBLE], chance[chance > NEGLIGIBLE]
+    m = len(inside)
+    alarms, chance = _alarms(len(outside), fpr)
     most = found_above(inside, outside, alarms)
     least = np.where(alarms > 0, found_above(inside, outside, np.maximum(alarms - 1, 0)), 0)
     each = chance / (most - least + 1)
@@ -198,13 +198,36 @@ def _hits(
     return hits, weights[hits] / weights[hits].sum()
 
 
+@lru_cache(maxsize=32)  # a table asks for the same groups again and again
+def _alarms(n: int, fpr: float) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """How many of n non-members may lie above the true threshold, and how likely that is."""
+    alarms = np.arange(n + 1)
+    chance = binom.pmf(alarms, n, fpr)
+    alarms, chance = alarms[chance > NEGLIGIBLE], chance[chance > NEGLIGIBLE]
+    alarms.flags.writeable = chance.flags.writeable = False
+    return alarms, chance
+
+
 def _quantile(hits: NDArray, weights: NDArray, m: int, share: float) -> float:
     """Where the mixture of Jeffreys' Betas for these hits of m has that share below it."""
 
-    def excess(rate: float) -> float:
-        return weights @ betainc(hits + 0.5, m - hits + 0.5, rate) - share
+    a, b = hits + 0.5, m - hits + 0.5
 
-    return float(brentq(excess, 0, 1, xtol=1e-10))
+    def excess(rate: float) -> float:
+        return weights @ betainc(a, b, rate) - share
+
+    # one Beta of the same mean and variance says about where: fewer steps than from 0 and 1
+    means = a / (m + 1)
+    mean = weights @ means
+    variance = weights @ (means * (1 - means) / (m + 2) + (means - mean) ** 2)
+    size = mean * (1 - mean) / variance - 1
+    tail = min(share, 1 - share) / 4
+    low, high = betaincinv(mean * size, (1 - mean) * size, [share - tail, share + tail])
+    if excess(low) > 0:
+        low, high = 0, low
+    elif excess(high) < 0:
+        low, high = high, 1
+    return float(brentq(excess, low, high, xtol=1e-8))
 
 
 def _both_above(

@@ -4,7 +4,12 @@
 `site` a folder of all of them, docs and docstrings.
 """
 
+import sys
+
 import lazy_loader
+
+# nbformat's jsonschema would build a grammar of addresses, which no notebook holds: 3 seconds
+sys.modules.setdefault("rfc3987_syntax", None)
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,

@@ -31,6 +31,11 @@ def bar(height: float = 1, width: float = 1, tall: float = 1.5):
     return figure
 
 
+def part(box: ipywidgets.Box, name: str) -> ipywidgets.HTML:
+    (found,) = (w for w in box.children if f"segleak-{name}" in w._dom_classes)
+    return found
+
+
 def pixels(png: bytes) -> np.ndarray:
     return plt.imread(io.BytesIO(png))
 
@@ -50,7 +55,7 @@ def test_a_moved_control_changes_picture_and_line():
         {"height": IntSlider(3, 0, 10), "width": SelectionSlider(options=[1, 2])},
         says=lambda height, width: f"area {height * width}",
     )
-    (line,) = (w for w in box.children if isinstance(w, ipywidgets.HTML))
+    line = part(box, "says")
     before = bytes(box.picture.value)
     assert line.value == "area 3"
     box.controls["height"].value = 5
@@ -75,7 +80,7 @@ def test_an_answer_once_shown_stays_and_is_escaped():
         ("How low?", lambda height: "0" if height == 0 else ""),
     ]
     box = widgets.explorer(bar, {"height": slider}, questions=questions)
-    asked = box.children[0].children[1]
+    asked = part(box, "questions")
     assert "How high?" in asked.value and "<b>" not in asked.value
     slider.value = 7
     assert "<b>7 &gt; 5 &amp; high</b>" in asked.value and asked.value.count("<b>") == 1
@@ -130,6 +135,24 @@ def test_no_figure_stays_open():
     assert plt.get_fignums() == before
 
 
+def test_the_picture_is_pale_while_the_next_one_is_drawn():
+    seen = []
+
+    def render(height):
+        if drawn:
+            seen.append(widgets.BUSY in drawn[0].picture._dom_classes)
+        if height == 9:
+            raise ValueError("cannot draw")
+        return bar(height)
+
+    drawn = []
+    drawn.append(widgets.explorer(render, {"height": IntSlider(3, 0, 10)}))
+    for height in (4, 9):  # one that fails, too, leaves no sign behind
+        drawn[0].controls["height"].value = height
+        assert widgets.BUSY not in drawn[0].picture._dom_classes
+    assert seen == [True, True]
+
+
 def test_a_shown_box_brings_its_picture(monkeypatch):
     shown = {}
 
@@ -137,12 +160,14 @@ def test_a_shown_box_brings_its_picture(monkeypatch):
         shown.update(bundle, raw=raw, metadata=metadata)
 
     monkeypatch.setattr(widgets, "display", display)
+    monkeypatch.setenv(widgets.frames.WANTED, "1")
+    monkeypatch.setattr(widgets.frames, "frames", lambda box: {})
     box = widgets.explorer(bar, {"height": IntSlider(3, 0, 10)})
     widgets.show(box)
     assert shown["raw"] is True
     assert shown["application/vnd.jupyter.widget-view+json"]["model_id"] == box.model_id
     assert shown["metadata"] == {"image/png": {"alt": box.drawn.alt}}
-    assert "3" in box.drawn.alt and pages.FRAMES not in shown
+    assert "3" in box.drawn.alt and pages.FRAMES in shown
     # as in a notebook file: text without line breaks
     output = nbformat.v4.new_output("display_data", data={"image/png": shown["image/png"]})
     cell = nbformat.v4.new_code_cell(outputs=[output])
