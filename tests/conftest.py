@@ -11,7 +11,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch counts the cores: each h
     _share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _share)))
 
-sys.modules.setdefault("rfc3987_syntax", None)  # as segleak_utils.running does, which comes later
+if "rfc3987_syntax" not in sys.modules:  # as segleak_utils.running has it, which comes later
+    sys.modules["rfc3987_syntax"] = None
 
 import continued
 import psutil
