@@ -179,15 +179,18 @@ def render_worth(
     left.plot(fpr, max(rate.value, least), mark, color="white", mec="black", mew=2, ms=8,
               label="threshold, TPR with 95 % interval")  # fmt: skip
     left.set(xscale="log", yscale="log", xlim=(ends[0] * 0.8, 1.1), ylim=(least, 1.1))
+    left.minorticks_off()  # to lay them out takes as long as all the rest
     left.set(xlabel="false positive rate (non-members accused)")
     left.set(ylabel="true positive rate (members found)")
     members, others = POPULATION * prior, POPULATION * (1 - prior)
     counts = rate.value * members, (1 - rate.value) * members, fpr * others
     names = ("members caught", "members missed", "non-members\naccused")
-    bars = right.barh(names, counts, color=(MEMBER, "#9ecae1", NONMEMBER), height=0.6)
+    right.barh(names, counts, color=(MEMBER, "#9ecae1", NONMEMBER), height=0.6)
     right.plot([rate.low * members, rate.high * members], [0, 0], color="black", lw=2.5)
-    right.bar_label(bars, [f" {count:,.0f}" for count in counts], padding=4)
-    right.set(xlim=(0, 1.18 * max(*counts, rate.high * members)))
+    reach = [max(counts[0], rate.high * members), *counts[1:]]  # behind the interval
+    for row, (at, count) in enumerate(zip(reach, counts, strict=True)):
+        right.text(at, row, f" {count:,.0f}", va="center")
+    right.set(xlim=(0, 1.18 * max(reach)))
     right.set(xlabel=f"images, of {POPULATION:,} with {100 * prior:g} % members")
     right.set(title=f"precision {metrics.precision_of(rate, fpr, prior)}")
     right.invert_yaxis()
