@@ -151,7 +151,7 @@ def render_votes(
     edges = _hills(right, scores, member)
     at = float(np.clip(own, edges[0], edges[-1]))
     right.axvline(at, color="black", lw=1.4, ls=":", label="the member on the left")
-    right.set_title(title)
+    right.set(title=title, ylim=(0, 1.3 * right.get_ylim()[1]))  # room for the legend
     right.legend(fontsize=8, loc="upper left")
     return figure
 
