@@ -145,7 +145,8 @@ def render_votes(
         left.add_patch(Rectangle((column - 0.5, row - 0.5), patch, patch, fill=False, ec=colour,
                                  lw=2, ls=dash, path_effects=halo))  # fmt: skip
     bare(left)
-    left.set_title(f"{patch}x{patch} pixels: {sum(above)} of {len(above)} for a member")
+    told = f"{sum(above)} of {len(above)} patches speak for a member"
+    left.set_title(f"{patch}x{patch} pixels: {told}")
     left.set_xlabel("solid, blue: for a member; dashed, orange: against", fontsize=9)
     figure.colorbar(drawn, ax=left, shrink=0.8, extend="max").set_label(LOSS_LABEL)
     edges = _hills(right, scores, member)
