@@ -249,6 +249,12 @@ call(
     prior=SHARE,
 )
 call(
+    metrics.precision_of,
+    lambda r: {"rate": metrics.Interval(0.3, 0.2, 0.4, 40, 90), "fpr": 0.1, "prior": 0.5},
+    fpr=SHARE,
+    prior=SHARE,
+)
+call(
     metrics.mean_difference,
     lambda r: {"values": (s := scored(r))["scores"], "member": s["member"]},
     values=SCALED,

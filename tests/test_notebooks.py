@@ -25,7 +25,9 @@ SLIDERS = {  # notebooks with sliders, and how many
     "00_start_here": 1,
     "01_victim_inference": 1,
     "02_structured_loss_map": 3,
+    "03_attack_training": 2,
     "04_defenses": 4,
+    "05_roc_analysis": 3,
     "07_who_is_at_risk": 2,
     "08_what_dp_promises": 3,
 }

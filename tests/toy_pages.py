@@ -47,10 +47,37 @@ index, clear_output, ring_share = 0, lambda: None, np.full(5, 0.2)
 labelling.mislabelled, plan, victim = lambda plan, victim: None, None, None
 member = SimpleNamespace(mask=masks[0].long(), loss=losses[0, 0].float())
 """
+PATCHES = """
+from segleak_utils import attacks
+from segleak_utils.studies import sentences as words
+sizes, counts, shadows = [8, 16, 24, 32], [1, 2, 3, 4, 6], [None, SimpleNamespace(name="shadow-1")]
+p = SimpleNamespace(patch=24, n_patches=2, seed=0)
+rehearsal = SimpleNamespace(member=flags)
+singles = {k: rng.normal(0, 1, (n, 6)) + k / 64 * flags[:, None] for k in sizes}
+seen_loss, draw = torch.from_numpy(rng.exponential(0.5, (32, 64))), torch.Generator()
+spots = {k: (attacks.patch_corners(1, 6, (32, 64), k, draw)[0], singles[k][0]) for k in sizes}
+"""
+ACCUSED = """
+from segleak_utils.attacks.contests import GLOBAL, LOGISTIC, patch_attack
+flags = np.arange(1400) < 300
+made_up = {GLOBAL: 0.5, LOGISTIC: 1, patch_attack("loss map + label"): 3}
+
+
+class Contest(dict):
+    member = flags
+
+
+contest = Contest({
+    name: SimpleNamespace(scores=rng.normal(0, 1, 1400) + by * flags)
+    for name, by in made_up.items()
+})
+"""
 PRELUDES = {
     "00_start_here": COMMON + SCORES,
     "01_victim_inference": COMMON + CALIBRATION,
     "02_structured_loss_map": COMMON + MAPS,
+    "03_attack_training": COMMON + PATCHES,
+    "05_roc_analysis": COMMON + ACCUSED,
 }
 
 

@@ -38,6 +38,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "render_calibration",
             "render_kept",
             "render_threshold",
+            "render_votes",
+            "render_worth",
         ],
         "leaks": [
             "render_bounds",

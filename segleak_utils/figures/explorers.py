@@ -1,4 +1,5 @@
-"""The pictures under the first sliders: a threshold, a temperature, what is kept of a loss map."""
+"""The pictures under the first sliders: a threshold, a temperature, what is kept of a loss map, an
+image's patches, what an accusation is worth."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from segleak_utils import metrics
@@ -18,10 +21,13 @@ from segleak_utils.figures.style import (
     MEMBER,
     NONMEMBER,
     axes_of,
+    looks_of,
     styled,
 )
+from segleak_utils.metrics import Interval
 
 BINS = 40
+POPULATION = 10_000  # images that an attacker asks about
 GROUPS = ((False, NONMEMBER, "non-members"), (True, MEMBER, "members"))
 
 
@@ -108,4 +114,87 @@ def render_kept(
     if len(scores):  # else no scene has any of what is kept
         _hills(right, scores, member)
         right.legend(fontsize=8, loc="upper left")
+    return figure
+
+
+@styled
+def render_votes(
+    loss: Tensor,
+    corners: Tensor,
+    patch: int,
+    above: np.ndarray,
+    scores: np.ndarray,
+    member: np.ndarray,
+    own: float,
+    title: str = "",
+) -> Figure:
+    """A member's loss map [H,W] with its patches, each framed by what it speaks for; scores of all.
+
+    corners: int [P,2], (row, column); above: bool [P], whether a patch speaks for a member. scores:
+    float [N] of the mean over the patches of each image, higher means "member"; member: bool [N];
+    own: the score of the image that is shown.
+    """
+    figure, axes = axes_of(1, 2, figsize=(10.5, 3.3), width_ratios=(1.25, 1))
+    left, right = axes[0]
+    top = max(float(loss.nanquantile(0.995)), 1e-6)
+    drawn = left.imshow(loss.numpy(), vmin=0, vmax=top, cmap=LOSS_COLOURS)
+    looks = {True: (MEMBER, "-"), False: (NONMEMBER, "--")}
+    for (row, column), vote in zip(corners.tolist(), above, strict=True):
+        colour, dash = looks[bool(vote)]
+        halo = [withStroke(linewidth=4, foreground="white")]  # blue on a dark map
+        left.add_patch(Rectangle((column - 0.5, row - 0.5), patch, patch, fill=False, ec=colour,
+                                 lw=2, ls=dash, path_effects=halo))  # fmt: skip
+    bare(left)
+    told = f"{sum(above)} of {len(above)} patches speak for a member"
+    left.set_title(f"{patch}x{patch} pixels: {told}")
+    left.set_xlabel("solid, blue: for a member; dashed, orange: against", fontsize=9)
+    figure.colorbar(drawn, ax=left, shrink=0.8, extend="max").set_label(LOSS_LABEL)
+    edges = _hills(right, scores, member)
+    at = float(np.clip(own, edges[0], edges[-1]))
+    right.axvline(at, color="black", lw=1.4, ls=":", label="the member on the left")
+    right.set(title=title, ylim=(0, 1.3 * right.get_ylim()[1]))  # room for the legend
+    right.legend(fontsize=8, loc="upper left")
+    return figure
+
+
+@styled
+def render_worth(
+    scores: np.ndarray, member: np.ndarray, rate: Interval, fpr: float, prior: float, name: str
+) -> Figure:
+    """An attack's ROC with an operating point; what becomes of 10 000 images at that prior.
+
+    rate: `metrics.tpr_at_fpr` of the scores [N] at `fpr`; name: of the attack. Above the dotted
+    line more than half of the accusations are right.
+    """
+    figure, axes = axes_of(1, 2, figsize=(10.5, 3.8), width_ratios=(1, 1.2))
+    left, right = axes[0]
+    curve, (colour, mark, dash) = metrics.roc(scores, member), looks_of([name])[0]
+    shown, least = curve.fpr >= curve.smallest_fpr, 1 / curve.n_members  # a logarithm has no 0
+    ends = np.array([curve.smallest_fpr, 1])
+    even = ends * (1 - prior) / prior
+    left.plot(curve.fpr[shown], curve.tpr[shown], color=colour, ls=dash, label=name)
+    left.plot(ends, ends, color="#888888", lw=1, label="guessing")
+    left.plot(ends, even, color="black", lw=1.2, ls=":", label="precision of one half")
+    left.fill_between(ends, even, 1, where=even <= 1, interpolate=True, color="#009E73", alpha=0.1)
+    left.plot([fpr] * 2, [max(rate.low, least), max(rate.high, least)], color="black", lw=2.5)
+    left.plot(fpr, max(rate.value, least), mark, color="white", mec="black", mew=2, ms=8,
+              label="threshold, TPR with 95 % interval")  # fmt: skip
+    left.set(xscale="log", yscale="log", xlim=(ends[0] * 0.8, 1.1), ylim=(least, 1.1))
+    left.minorticks_off()  # to lay them out takes as long as all the rest
+    left.set(xlabel="false positive rate (non-members accused)")
+    left.set(ylabel="true positive rate (members found)")
+    members, others = POPULATION * prior, POPULATION * (1 - prior)
+    counts = rate.value * members, (1 - rate.value) * members, fpr * others
+    names = ("members caught", "members missed", "non-members\naccused")
+    right.barh(names, counts, color=(MEMBER, "#9ecae1", NONMEMBER), height=0.6)
+    right.plot([rate.low * members, rate.high * members], [0, 0], color="black", lw=2.5)
+    reach = [max(counts[0], rate.high * members), *counts[1:]]  # behind the interval
+    for row, (at, count) in enumerate(zip(reach, counts, strict=True)):
+        right.text(at, row, f" {count:,.0f}", va="center")
+    right.set(xlim=(0, 1.18 * max(reach)))
+    right.set(xlabel=f"images, of {POPULATION:,} with {100 * prior:g} % members")
+    right.set(title=f"precision {metrics.precision_of(rate, fpr, prior)}")
+    right.invert_yaxis()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4,
+                  fontsize=9, frameon=False)  # fmt: skip
     return figure

@@ -31,6 +31,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "PRIORS",
             "paired_tpr_difference",
             "precision_at",
+            "precision_of",
             "precisions",
             "tpr_at_fpr",
             "tpr_cells",

@@ -129,6 +129,19 @@ def precision_at(tpr: float, fpr: float, prior: float) -> float:
     return right / (right + wrong)
 
 
+def precision_of(rate: Interval, fpr: float, prior: float) -> Interval:
+    """`precision_at` of a TPR at that FPR (`tpr_at_fpr`), with its interval.
+
+    It grows with the TPR, so its ends are those of the TPR's interval; like that it speaks of the
+    threshold whose true rate of false alarms is `fpr`. ValueError as `precision_at`.
+
+    >>> print(precision_of(Interval(0.35, 0.2, 0.5, 100, 900), 0.01, 0.01))
+    .26 [.17, .34]
+    """
+    value, low, high = (precision_at(tpr, fpr, prior) for tpr in (rate.value, rate.low, rate.high))
+    return Interval(value, low, high, rate.n_members, rate.n_nonmembers, rate.level)
+
+
 def precisions(tpr: float, fpr: float) -> str:
     """`precision_at` at priors of 50, 10 and 1 %, as tables have it beside a TPR.
 

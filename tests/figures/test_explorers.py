@@ -7,14 +7,16 @@ import time
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgba
 
-from segleak_utils import figures
+from segleak_utils import figures, metrics
 from segleak_utils.figures import widgets
 
 RNG = np.random.default_rng(0)
 MEMBER = np.arange(2400) < 400
 SCORES = RNG.normal(0, 1, 2400) + MEMBER
 LOSS = torch.from_numpy(RNG.exponential(1, (128, 256)))
+RATE = metrics.tpr_at_fpr(SCORES, MEMBER, 0.1)
 COUNTS = torch.tensor([[1000.0, 300, 250], [3000, 2400, 2700]], dtype=torch.float64)
 
 
@@ -53,14 +55,64 @@ def test_what_is_not_kept_is_grey():
     assert np.array_equal(np.ma.getmaskarray(np.ma.masked_invalid(picture)), ~kept.numpy())
 
 
+CORNERS = torch.tensor([[0, 0], [10, 20], [30, 100]])
+
+
+def test_each_patch_is_framed_by_what_it_speaks_for():
+    above = np.array([True, False, True])
+    left, right = figures.render_votes(
+        LOSS, CORNERS, 48, above, SCORES, MEMBER, 0.7, "AUC .7"
+    ).axes[:2]  # fmt: skip
+    frames = [(f.get_x() + 0.5, f.get_y() + 0.5, f.get_width(), f.get_height())
+              for f in left.patches]  # fmt: skip
+    assert frames == [(column, row, 48, 48) for row, column in CORNERS.tolist()]
+    blue, orange = to_rgba(figures.MEMBER), to_rgba(figures.NONMEMBER)
+    assert [f.get_edgecolor() for f in left.patches] == [blue, orange, blue]
+    assert "2 of 3" in left.get_title() and right.get_title() == "AUC .7"
+    (own,) = right.lines
+    assert set(own.get_xdata()) == {0.7}
+
+
+def test_a_score_beyond_the_axis_is_drawn_at_its_end():
+    right = figures.render_votes(
+        LOSS, CORNERS, 48, np.zeros(3, bool), SCORES, MEMBER, 99.0
+    ).axes[1]  # fmt: skip
+    edges = right.patches[0].get_data().edges
+    assert set(right.lines[0].get_xdata()) == {edges[-1]}
+
+
+@pytest.mark.parametrize("prior", metrics.PRIORS)
+def test_ten_thousand_images_are_counted_at_their_prior(prior):
+    rate = metrics.tpr_at_fpr(SCORES, MEMBER, 0.1)
+    left, right = figures.render_worth(SCORES, MEMBER, rate, 0.1, prior, "global loss").axes
+    caught, missed, accused = (bar.get_width() for bar in right.patches)
+    assert caught + missed == pytest.approx(10_000 * prior)
+    assert accused == pytest.approx(1000 * (1 - prior))
+    found = metrics.precision_of(rate, 0.1, prior)
+    assert caught / (caught + accused) == pytest.approx(found.value)
+    assert texts(right) == [f" {count:,.0f}" for count in (caught, missed, accused)]
+    assert str(found) in right.get_title()
+    lines = {line.get_label(): line for line in left.lines}
+    np.testing.assert_allclose(
+        lines["threshold, TPR with 95 % interval"].get_xydata(), [(0.1, rate.value)]
+    )
+    fpr, tpr = lines["precision of one half"].get_data()
+    halves = [metrics.precision_at(y, x, prior) for x, y in zip(fpr, tpr, strict=True) if y <= 1]
+    assert halves and halves == pytest.approx([0.5] * len(halves))
+    shown = metrics.roc(SCORES, MEMBER)
+    assert (lines["global loss"].get_xdata() >= shown.smallest_fpr).all()
+
+
 @pytest.mark.parametrize(
     "draw",
     [
         lambda: figures.render_threshold(SCORES, MEMBER, 0.2),
         lambda: figures.render_calibration({"members": COUNTS, "non-members": COUNTS}),
         lambda: figures.render_kept(LOSS, LOSS > 1, SCORES, MEMBER),
+        lambda: figures.render_votes(LOSS, CORNERS, 48, MEMBER[:3], SCORES, MEMBER, 0.7),
+        lambda: figures.render_worth(SCORES, MEMBER, RATE, 0.1, 0.01, "global loss"),
     ],
-    ids=["threshold", "calibration", "kept"],
+    ids=["threshold", "calibration", "kept", "votes", "worth"],
 )
 def test_a_picture_is_drawn_while_one_waits(draw):
     """Half a second on an idle machine; the faster of two, in this process's own seconds."""

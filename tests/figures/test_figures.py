@@ -65,6 +65,12 @@ CASES = {
         {"members": COUNTS, "non-members": COUNTS / 2}, "temperature 1"
     ),
     "kept": lambda: figures.render_kept(A.loss, A.mask == 1, SCORES["a"], MEMBER, "AUC"),
+    "votes": lambda: figures.render_votes(
+        A.loss, torch.tensor([[0, 0], [2, 3]]), 4, MEMBER[49:51], SCORES["a"], MEMBER, 0.5, "AUC"
+    ),
+    "worth": lambda: figures.render_worth(
+        SCORES["a"], MEMBER, RATES["a"], 0.1, 0.01, "global loss"
+    ),
     "p_values": lambda: figures.render_p_values(P_VALUES, P_VALUES < 0.05),
     "owners": lambda: figures.render_owners({"a": 0.9, "b": 0.4}, {"a": 3, "b": 9}),
     "exposed": lambda: figures.render_exposed(

@@ -10,8 +10,10 @@ from scipy.stats import expon, gamma, norm
 from scipy.stats import t as student
 
 from segleak_utils.metrics import (
+    Interval,
     paired_tpr_difference,
     precision_at,
+    precision_of,
     precisions,
     tpr_at_fpr,
     tpr_interval,
@@ -276,3 +278,15 @@ def test_the_precision_of_the_issue():
     assert precisions(0, 0.01) == ".00 / .00 / .00" and precisions(1, 1e-9)[:4] == "1.00"
     with pytest.raises(ValueError, match="nobody is accused"):
         precision_at(0, 0, 0.5)
+
+
+def test_the_interval_of_a_precision_is_that_of_the_tpr():
+    rate = Interval(0.35, 0.0, 0.5, 100, 900)
+    found = precision_of(rate, 0.01, 0.01)
+    ends = [precision_at(tpr, 0.01, 0.01) for tpr in (rate.value, rate.low, rate.high)]
+    assert [found.value, found.low, found.high] == ends and found.low == 0
+    assert (found.n_members, found.n_nonmembers, found.level) == (100, 900, 0.95)
+    half = precision_of(rate, 0.35, 0.5)  # as many of each are accused
+    assert half.value == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="nobody is accused"):
+        precision_of(rate, 0, 0.5)
