@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+import symtable
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
@@ -68,13 +69,35 @@ def cell() -> NotebookNode:
 
 
 def alone(notebook: NotebookNode) -> NotebookNode:
-    """A copy with the set-up and the slider's section alone, where it needs nothing else."""
+    """A copy with the cells alone that the first slider's needs: those that bind what it uses."""
     notebook = copy.deepcopy(notebook)
-    titles = [k for k, cell in enumerate(notebook.cells) if re.match("## ", cell.source)]
-    shows = next(k for k, cell in enumerate(notebook.cells) if "widgets.show(" in cell.source)
-    begins = max(k for k in titles if k < shows)
-    notebook.cells = notebook.cells[: titles[1]] + notebook.cells[begins : shows + 1]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    shows = next(k for k, cell in enumerate(code) if "widgets.show(" in cell.source)
+    kept, used = [], set()
+    for k in range(shows, -1, -1):
+        binds, uses = names_of(code[k].source)
+        if k == shows or used & binds:
+            kept.insert(0, code[k])
+            used |= uses
+    notebook.cells = kept
     return notebook
+
+
+def names_of(source: str) -> tuple[set[str], set[str]]:
+    """Names that a cell binds for other cells, and those that it takes from them or uses itself."""
+    top = symtable.symtable(source, "a cell", "exec")
+    binds = {name.get_name() for name in top.get_symbols() if name.is_assigned()}
+    binds |= {name.get_name() for name in top.get_symbols() if name.is_imported()}
+    uses, tables = set(), [top]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        uses |= {
+            name.get_name()
+            for name in table.get_symbols()
+            if name.is_referenced() and (table is top or name.is_global())
+        }
+    return binds, uses
 
 
 def moved(notebook: NotebookNode) -> int:

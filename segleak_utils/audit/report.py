@@ -230,8 +230,7 @@ def page(found: Findings, pictures: Sequence[Picture]) -> str:
     ranked = sorted((image for image in found.images if image.member), key=lambda of: of.rank)
     shown = {
         picture.name: {
-            "src": f"data:image/{mime};base64,"
-            + base64.b64encode(getattr(picture, kind)).decode(),
+            "src": f"data:image/{mime};base64," + base64.b64encode(getattr(picture, kind)).decode(),
             "alt": picture.alt,
             "caption": picture.caption,
         }
