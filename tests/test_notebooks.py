@@ -26,6 +26,7 @@ SLIDERS = {  # notebooks with sliders, and how many
     "01_victim_inference": 1,
     "02_structured_loss_map": 3,
     "04_defenses": 4,
+    "06_beyond_the_paper": 2,
     "07_who_is_at_risk": 2,
     "08_what_dp_promises": 3,
 }

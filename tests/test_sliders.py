@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import toy_pages
 
 from segleak_utils.figures import widgets
 
-CONTROLS = {"00_start_here": 1, "01_victim_inference": 1, "02_structured_loss_map": 3}
+CONTROLS = {
+    "00_start_here": 1, "01_victim_inference": 1, "02_structured_loss_map": 3,
+    "06_beyond_the_paper": 2,
+}  # fmt: skip
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def box_of(name: str, monkeypatch, **spoilt: str):
     """The box that the notebook's cells show; spoilt: text in them, replaced."""
     monkeypatch.setattr(widgets, "display", lambda bundle, **how: None)
+    for module, made in toy_pages.STANDS_IN:  # what a prelude sets is put back after the test
+        of = importlib.import_module(f"segleak_utils.{module}")
+        monkeypatch.setattr(of, made, getattr(of, made))
     names: dict[str, object] = {}
     for cell in toy_pages.slider_of(name).cells:
         source = cell.source

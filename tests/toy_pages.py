@@ -47,11 +47,28 @@ index, clear_output, ring_share = 0, lambda: None, np.full(5, 0.2)
 labelling.mislabelled, plan, victim = lambda plan, victim: None, None, None
 member = SimpleNamespace(mask=masks[0].long(), loss=losses[0, 0].float())
 """
+REFERENCES = """
+from segleak_utils.attacks import references
+from segleak_utils.studies import risk
+n = 400  # half of them non-members: enough for 1 %
+p, plan, pulls = SimpleNamespace(seed=0, n_boot=200), None, [1.0]
+difference = lambda own, theirs: theirs.mean(0) - own
+lira = lambda own, theirs: np.log(theirs).mean(0) - np.log(own)
+rmia = lambda own, theirs, a: -a * own - np.log(np.exp(-theirs).mean(0))
+inside = risk.inside(12, n)
+losses = rng.gamma(9, 0.05, n) * rng.gamma(90, 1 / 90, (12, n)) * (1 - 0.1 * inside)
+halves = SimpleNamespace(inside=inside, losses=losses[:, None, :, None])
+risk.collect = lambda plan: halves
+"""
 PRELUDES = {
     "00_start_here": COMMON + SCORES,
     "01_victim_inference": COMMON + CALIBRATION,
     "02_structured_loss_map": COMMON + MAPS,
+    "06_beyond_the_paper": COMMON + REFERENCES,
 }
+
+
+STANDS_IN = (("studies.labelling", "mislabelled"), ("studies.risk", "collect"))  # what preludes set
 
 
 def slider_of(name: str) -> NotebookNode:
