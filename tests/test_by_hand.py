@@ -8,12 +8,15 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 from torch import nn
+from toy_findings import made_up
 
 from segleak_utils import attacks, metrics
 from segleak_utils.attacks import calibration, patches, patchnets
 from segleak_utils.attacks.outputs import Outputs
 from segleak_utils.attacks.references import RMIA_A
+from segleak_utils.audit import gate, risk
 from segleak_utils.defenses import Release
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
@@ -23,7 +26,7 @@ C = 4
 
 def shown(name: str) -> dict:
     """The functions that a notebook's cells tagged ``by-hand`` define."""
-    names = {"np": np, "torch": torch, "nn": nn, "attacks": attacks}
+    names = {"np": np, "torch": torch, "nn": nn, "norm": norm, "attacks": attacks}
     tagged = [
         cell.source
         for cell in nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells
@@ -110,3 +113,51 @@ def test_the_attacks_with_references_are_the_librarys(k):
     for a in RMIA_A:
         expected = calibration.likelihood_ratio(-own, -theirs, a=a)
         np.testing.assert_allclose(of["rmia"](own, theirs, a), expected)
+
+
+def test_an_images_own_area_and_its_error_are_the_librarys():
+    of, inside = shown("07_who_is_at_risk"), RNG.random((20, 6)) < 0.4
+    scores = RNG.normal(0, RNG.uniform(0.5, 2, 6), (20, 6)) + inside
+    areas, errors = metrics.binormal_auc(scores, inside)
+    found = [of["own_auc"](one, knew) for one, knew in zip(scores.T, inside.T, strict=True)]
+    np.testing.assert_allclose(found, np.stack([areas, errors], 1))
+
+
+def test_online_lira_on_one_scene_is_the_librarys():
+    of, own = shown("07_who_is_at_risk"), RNG.uniform(0.05, 2, 6)
+    parts = RNG.uniform(0.05, 2, (5, 6)), RNG.uniform(0.05, 2, (8, 6))
+    expected = calibration.lira_online(*(calibration.confidence(part) for part in (own, *parts)))
+    found = [of["lira_online"](own[i], *(part[:, i] for part in parts)) for i in range(6)]
+    np.testing.assert_allclose(found, expected)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_p_values_and_flags_are_the_librarys(ties):
+    of = shown("09_audit_your_model")
+    scores, others = RNG.normal(2, 1, 40), RNG.normal(0, 1, 60)
+    if ties:
+        scores, others = scores.round(), others.round()
+    p_values = np.array([of["p_value"](one, others) for one in scores])
+    np.testing.assert_array_equal(p_values, risk.p_values(scores, others))
+    found = {rate: of["flags"](p_values, rate) for rate in (0.001, 0.05, 0.2, 0.6)}
+    for rate, flagged in found.items():
+        np.testing.assert_array_equal(flagged, risk.flagged(p_values, rate))
+    assert not found[0.001].any() and found[0.6].any()
+
+
+@pytest.mark.parametrize(("tpr", "fpr"), [(0.3, 0.01), (0.0, 0.1), (1.0, 0.05)])
+def test_the_precision_is_the_librarys(tpr, fpr):
+    precision = shown("09_audit_your_model")["precision"]
+    for prior in (0.5, 0.1, 0.01):
+        assert precision(prior, tpr, fpr) == metrics.precision_at(tpr, fpr, prior)
+
+
+def test_the_gate_decides_as_it_is_shown():
+    decision, best = shown("09_audit_your_model")["decision"], made_up()[0].attacks[0]
+    low, value, high = best.auc.low, best.auc.value, best.auc.high
+    told = {}
+    for limit in (low - 0.01, low, value, high, high + 0.01):
+        decided = gate.decide({"auc": limit}, best, None, swapped=False)
+        told[limit] = decided.limits[0].decision
+        assert decision(limit, low, high) == told[limit]
+    assert list(told.values()) == ["fails", "undecided", "undecided", "passes", "passes"]

@@ -28,6 +28,7 @@ SLIDERS = {  # notebooks with sliders, and how many
     "03_attack_training": 2,
     "04_defenses": 4,
     "05_roc_analysis": 3,
+    "06_beyond_the_paper": 2,
     "07_who_is_at_risk": 2,
     "08_what_dp_promises": 3,
 }

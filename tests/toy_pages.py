@@ -72,13 +72,30 @@ contest = Contest({
     for name, by in made_up.items()
 })
 """
+REFERENCES = """
+from segleak_utils.attacks import references
+from segleak_utils.studies import risk
+n = 400  # half of them non-members: enough for 1 %
+p, plan, pulls = SimpleNamespace(seed=0, n_boot=200), None, [1.0]
+difference = lambda own, theirs: theirs.mean(0) - own
+lira = lambda own, theirs: np.log(theirs).mean(0) - np.log(own)
+rmia = lambda own, theirs, a: -a * own - np.log(np.exp(-theirs).mean(0))
+inside = risk.inside(12, n)
+losses = rng.gamma(9, 0.05, n) * rng.gamma(90, 1 / 90, (12, n)) * (1 - 0.1 * inside)
+halves = SimpleNamespace(inside=inside, losses=losses[:, None, :, None])
+risk.collect = lambda plan: halves
+"""
 PRELUDES = {
     "00_start_here": COMMON + SCORES,
     "01_victim_inference": COMMON + CALIBRATION,
     "02_structured_loss_map": COMMON + MAPS,
     "03_attack_training": COMMON + PATCHES,
     "05_roc_analysis": COMMON + ACCUSED,
+    "06_beyond_the_paper": COMMON + REFERENCES,
 }
+
+
+STANDS_IN = (("studies.labelling", "mislabelled"), ("studies.risk", "collect"))  # what preludes set
 
 
 def slider_of(name: str) -> NotebookNode:

@@ -35,6 +35,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "render_frontier",
         ],
         "explorers": [
+            "render_by_references",
             "render_calibration",
             "render_kept",
             "render_threshold",

@@ -1,9 +1,9 @@
-"""The pictures under the first sliders: a threshold, a temperature, what is kept of a loss map, an
-image's patches, what an accusation is worth."""
+"""The pictures under sliders: a threshold, a temperature, what is kept of a loss map, an image's
+patches, what an accusation is worth, references."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -197,4 +197,46 @@ def render_worth(
     right.invert_yaxis()
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4,
                   fontsize=9, frameon=False)  # fmt: skip
+    return figure
+
+
+@styled
+def render_by_references(
+    scores: np.ndarray,
+    member: np.ndarray,
+    found: Mapping[str, Mapping[str, Sequence[Interval]]],
+    attack: str,
+    number: int,
+) -> Figure:
+    """Both groups' scores [N] by an attack with so many references; what each number finds.
+
+    found: of each measure and attack the intervals with 1, 2, ... references of each image. The
+    attack has its band, and a mark at `number`; the others are drawn thin.
+    """
+    widths = (1.35, *[1] * len(found))
+    # laid out by hand: to find a layout for three panels takes as long as to draw them
+    figure, axes = axes_of(
+        1, len(widths), figsize=(10.5, 3.4), width_ratios=widths, layout="none"
+    )  # fmt: skip
+    figure.subplots_adjust(0.065, 0.15, 0.99, 0.9, wspace=0.26)
+    left, *others = axes[0]
+    _hills(left, scores, member)
+    left.set_ylim(0, 1.2 * left.get_ylim()[1])  # room for the legend
+    left.set_title(f"with {number} reference{'s' * (number > 1)} of each image")
+    left.legend(fontsize=8, loc="upper left")
+    for axis, (measure, of_all) in zip(others, found.items(), strict=True):
+        for (name, row), (colour, mark, dash) in zip(of_all.items(), looks_of(of_all), strict=True):
+            numbers = np.arange(1, len(row) + 1)
+            values, low, high = np.array([(one.value, one.low, one.high) for one in row]).T
+            here = name == attack
+            axis.plot(numbers, values, color=colour, marker=mark, ls=dash, label=name,
+                      ms=5 if here else 3, lw=2 if here else 1)  # fmt: skip
+            if here:
+                axis.fill_between(numbers, low, high, color=colour, alpha=0.15, lw=0)
+                k = number - 1
+                ends = [[values[k] - low[k]], [high[k] - values[k]]]
+                axis.errorbar(number, values[k], ends, fmt="o", color="black", capsize=4, zorder=3)
+        level = next(iter(of_all.values()))[0].level
+        axis.set(xlabel="references", ylabel=measure, title=f"{measure} ({100 * level:g} %)")
+    others[0].legend(fontsize=7.5, loc="lower right")
     return figure

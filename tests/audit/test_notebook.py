@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -27,10 +28,10 @@ from toy_findings import exposed, made_up
 from segleak_utils.audit import risk, sentences
 from segleak_utils.audit.config import Audit, Training
 from segleak_utils.audit.twins import MOST
+from segleak_utils.running import exercises
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "notebooks" / "09_audit_your_model.ipynb"
-SOLUTION = re.compile(r"<details>.*?```python\n(.*?)```", re.DOTALL)
 N = 24  # images of a kind
 QUICK = {"relabellings": 40, "resamples": 200}
 
@@ -63,15 +64,13 @@ def ran(source: str, names: dict) -> object:
 
 
 def run(folder: Path, told: dict, file: str = "audit.yml", **given: object) -> Shown:
-    """Run all cells and the exercises' solutions on a config that is written to `folder`."""
+    """Run all cells, and then the exercises' solutions, on a config that is written to `folder`."""
     (folder / file).write_text(yaml.safe_dump(QUICK | told), encoding="utf-8")
-    names, texts, drawn = {}, [], []
+    names, texts, drawn, still_open = {}, [], [], 0
     for cell in cells():
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
             texts.append(source)
-            for solution in SOLUTION.findall(source):
-                ran(solution, names)
             continue
         shown = ran(source, names)
         if "parameters" in cell["metadata"].get("tags", []):
@@ -82,8 +81,15 @@ def run(folder: Path, told: dict, file: str = "audit.yml", **given: object) -> S
             assert not re.search(r"\bNone\b|\bnan\b|\[\]|\{", bare), bare
         elif isinstance(shown, Figure):
             drawn.append(shown)
+        elif isinstance(shown, exercises.Verdict):
+            assert shown.text.startswith("**Open.**"), shown.text
+            still_open += 1
         else:
             assert shown is None, source
+    asked = exercises.of(nbformat.read(NOTEBOOK, as_version=4).cells)
+    assert still_open == len(asked)
+    for exercise in asked:
+        ran(exercise.proof, dict(names))
     return Shown(re.sub(r"\s+", " ", "\n".join(texts)), drawn, names)
 
 

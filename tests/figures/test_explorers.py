@@ -103,6 +103,44 @@ def test_ten_thousand_images_are_counted_at_their_prior(prior):
     assert (lines["global loss"].get_xdata() >= shown.smallest_fpr).all()
 
 
+def by_references() -> dict:
+    """Of two measures and attacks, what 1 to 4 references find."""
+    return {
+        measure: {
+            name: [metrics.Interval(top - drop / k, top - drop / k - 0.1, top, 400, 2000)
+                   for k in range(1, 5)]
+            for name, drop in (("RMIA", 0.1), ("global loss", 0.05))
+        }
+        for measure, top in (("AUC", 0.9), ("TPR", 0.5))
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", ["RMIA", "global loss"])
+@pytest.mark.parametrize("number", [1, 3])
+def test_the_number_of_references_is_marked_on_the_attacks_own_line(attack, number):
+    found = by_references()
+    left, *others = figures.render_by_references(SCORES, MEMBER, found, attack, number).axes
+    assert left.get_title().startswith(f"with {number} reference")
+    assert ("references" in left.get_title()) == (number > 1)
+    assert [axis.get_ylabel() for axis in others] == list(found)
+    for axis, of in zip(others, found.values(), strict=True):
+        (mark,) = axis.containers
+        wanted = of[attack][number - 1]
+        assert mark.lines[0].get_xydata().tolist() == [[number, pytest.approx(wanted.value)]]
+        ends = mark.lines[2][0].get_segments()[0][:, 1]
+        assert ends.tolist() == pytest.approx([wanted.low, wanted.high])
+        (band,) = (c for c in axis.collections if c not in mark.lines[2])
+        colours = {line.get_label(): line.get_color() for line in axis.lines}
+        assert figures.ATTACKS[attack][0] == colours[attack]
+        heights = band.get_paths()[0].vertices[:, 1]
+        assert heights.min() == pytest.approx(min(one.low for one in of[attack]))
+        assert heights.max() == pytest.approx(max(one.high for one in of[attack]))
+        for name, row in of.items():
+            (line,) = (x for x in axis.lines if x.get_label() == name)
+            assert line.get_ydata().tolist() == [one.value for one in row]
+            assert line.get_xdata().tolist() == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize(
     "draw",
     [
@@ -111,8 +149,9 @@ def test_ten_thousand_images_are_counted_at_their_prior(prior):
         lambda: figures.render_kept(LOSS, LOSS > 1, SCORES, MEMBER),
         lambda: figures.render_votes(LOSS, CORNERS, 48, MEMBER[:3], SCORES, MEMBER, 0.7),
         lambda: figures.render_worth(SCORES, MEMBER, RATE, 0.1, 0.01, "global loss"),
+        lambda: figures.render_by_references(SCORES, MEMBER, by_references(), "RMIA", 2),
     ],
-    ids=["threshold", "calibration", "kept", "votes", "worth"],
+    ids=["threshold", "calibration", "kept", "votes", "worth", "references"],
 )
 def test_a_picture_is_drawn_while_one_waits(draw):
     """Half a second on an idle machine; the faster of two, in this process's own seconds."""
