@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
 
@@ -148,7 +149,8 @@ def test_the_picture_is_pale_while_the_next_one_is_drawn():
     drawn = []
     drawn.append(widgets.explorer(render, {"height": IntSlider(3, 0, 10)}))
     for height in (4, 9):  # one that fails, too, leaves no sign behind
-        drawn[0].controls["height"].value = height
+        with contextlib.suppress(ValueError):
+            drawn[0].controls["height"].value = height
         assert widgets.BUSY not in drawn[0].picture._dom_classes
     assert seen == [True, True]
 
