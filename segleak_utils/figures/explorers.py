@@ -31,6 +31,15 @@ POPULATION = 10_000  # images that an attacker asks about
 GROUPS = ((False, NONMEMBER, "non-members"), (True, MEMBER, "members"))
 
 
+def _beside(
+    size: tuple[float, float], widths: Sequence[float], **margins: float
+) -> tuple[Figure, np.ndarray]:
+    """A figure's panels, laid out by hand: to find a layout takes as long as to draw them."""
+    figure, axes = axes_of(1, len(widths), figsize=size, width_ratios=widths, layout="none")
+    figure.subplots_adjust(**margins)
+    return figure, axes[0]
+
+
 def _hills(axis: Axes, scores: np.ndarray, member: np.ndarray) -> np.ndarray:
     """Both groups' histograms as outlines, each of area 1; the bins' edges."""
     low, high = np.quantile(scores, [0.002, 0.998])
@@ -49,8 +58,8 @@ def render_threshold(scores: np.ndarray, member: np.ndarray, threshold: float) -
 
     threshold: a score; what lies above it is called a member.
     """
-    figure, axes = axes_of(1, 2, figsize=(9.6, 3.2), width_ratios=(2.4, 1))
-    left, right = axes[0]
+    margins = {"left": 0.065, "right": 0.985, "bottom": 0.16, "top": 0.9, "wspace": 0.2}
+    figure, (left, right) = _beside((9.6, 3.2), (2.4, 1.15), **margins)
     edges = _hills(left, scores, member)
     for kind, colour, _ in GROUPS:
         own = scores[member == kind]
@@ -76,8 +85,8 @@ def render_calibration(counts: Mapping[str, Tensor], title: str = "") -> Figure:
     counts: `metrics.calibration_counts` of members and non-members, by the name of the group. Bins
     with less than one pixel in a thousand are left out.
     """
-    figure, axes = axes_of(1, 2, figsize=(9.6, 3.6), width_ratios=(1.3, 1))
-    left, right = axes[0]
+    margins = {"left": 0.065, "right": 0.975, "bottom": 0.14, "top": 0.91, "wspace": 0.32}
+    figure, (left, right) = _beside((9.6, 3.6), (1.3, 1), **margins)
     left.plot([0, 1], [0, 1], color="#444444", lw=1, ls="--", label="as sure as it is right")
     looks = ((MEMBER, "o"), (NONMEMBER, "D"))
     errors = {name: metrics.calibration_error(of) for name, of in counts.items()}
@@ -102,8 +111,8 @@ def render_kept(
 
     scores: float [N] of what is kept of each image, higher means "member"; member: bool [N].
     """
-    figure, axes = axes_of(1, 2, figsize=(10.5, 3.1), width_ratios=(1.25, 1))
-    left, right = axes[0]
+    margins = {"left": 0.01, "right": 0.985, "bottom": 0.16, "top": 0.9, "wspace": 0.18}
+    figure, (left, right) = _beside((10.5, 3.1), (1.35, 1), **margins)
     shown = loss.float().masked_fill(~kept, torch.nan)
     top = max(float(np.nanquantile(shown.numpy(), 0.995)) if kept.any() else 0.0, 1e-6)
     drawn = left.imshow(shown.numpy(), vmin=0, vmax=top, cmap=LOSS_COLOURS)
@@ -134,8 +143,8 @@ def render_votes(
     float [N] of the mean over the patches of each image, higher means "member"; member: bool [N];
     own: the score of the image that is shown.
     """
-    figure, axes = axes_of(1, 2, figsize=(10.5, 3.3), width_ratios=(1.25, 1))
-    left, right = axes[0]
+    margins = {"left": 0.01, "right": 0.985, "bottom": 0.15, "top": 0.9, "wspace": 0.18}
+    figure, (left, right) = _beside((10.5, 3.3), (1.35, 1), **margins)
     top = max(float(loss.nanquantile(0.995)), 1e-6)
     drawn = left.imshow(loss.numpy(), vmin=0, vmax=top, cmap=LOSS_COLOURS)
     looks = {True: (MEMBER, "-"), False: (NONMEMBER, "--")}
@@ -166,8 +175,8 @@ def render_worth(
     rate: `metrics.tpr_at_fpr` of the scores [N] at `fpr`; name: of the attack. Above the dotted
     line more than half of the accusations are right.
     """
-    figure, axes = axes_of(1, 2, figsize=(10.5, 3.8), width_ratios=(1, 1.2))
-    left, right = axes[0]
+    margins = {"left": 0.07, "right": 0.985, "bottom": 0.22, "top": 0.92, "wspace": 0.42}
+    figure, (left, right) = _beside((10.5, 3.8), (1, 1.2), **margins)
     curve, (colour, mark, dash) = metrics.roc(scores, member), looks_of([name])[0]
     shown, least = curve.fpr >= curve.smallest_fpr, 1 / curve.n_members  # a logarithm has no 0
     ends = np.array([curve.smallest_fpr, 1])
@@ -195,7 +204,7 @@ def render_worth(
     right.set(xlabel=f"images, of {POPULATION:,} with {100 * prior:g} % members")
     right.set(title=f"precision {metrics.precision_of(rate, fpr, prior)}")
     right.invert_yaxis()
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4,
+    figure.legend(*left.get_legend_handles_labels(), loc="lower center", ncols=4,
                   fontsize=9, frameon=False)  # fmt: skip
     return figure
 
@@ -213,13 +222,8 @@ def render_by_references(
     found: of each measure and attack the intervals with 1, 2, ... references of each image. The
     attack has its band, and a mark at `number`; the others are drawn thin.
     """
-    widths = (1.35, *[1] * len(found))
-    # laid out by hand: to find a layout for three panels takes as long as to draw them
-    figure, axes = axes_of(
-        1, len(widths), figsize=(10.5, 3.4), width_ratios=widths, layout="none"
-    )  # fmt: skip
-    figure.subplots_adjust(0.065, 0.15, 0.99, 0.9, wspace=0.26)
-    left, *others = axes[0]
+    margins = {"left": 0.065, "right": 0.99, "bottom": 0.15, "top": 0.9, "wspace": 0.26}
+    figure, (left, *others) = _beside((10.5, 3.4), (1.35, *[1] * len(found)), **margins)
     _hills(left, scores, member)
     left.set_ylim(0, 1.2 * left.get_ylim()[1])  # room for the legend
     left.set_title(f"with {number} reference{'s' * (number > 1)} of each image")
