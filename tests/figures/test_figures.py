@@ -71,6 +71,9 @@ CASES = {
     "worth": lambda: figures.render_worth(
         SCORES["a"], MEMBER, RATES["a"], 0.1, 0.01, "global loss"
     ),
+    "by_references": lambda: figures.render_by_references(
+        SCORES["a"], MEMBER, {"AUC": {"RMIA": [RATES["a"]] * 3}}, "RMIA", 2
+    ),
     "p_values": lambda: figures.render_p_values(P_VALUES, P_VALUES < 0.05),
     "owners": lambda: figures.render_owners({"a": 0.9, "b": 0.4}, {"a": 3, "b": 9}),
     "exposed": lambda: figures.render_exposed(

@@ -97,11 +97,17 @@ def test_a_picture_without_words_is_refused():
 
 
 def test_frames_come_where_pages_are_wanted_only(monkeypatch):
-    shown = {}
-    monkeypatch.setattr(widgets, "display", lambda data, **how: shown.update(data))
+    shown, scripts = {}, []
+
+    def display(data, **how):
+        return shown.update(data) if how else scripts.append(data)
+
+    monkeypatch.setattr(widgets, "display", display)
     widgets.show(box())
     assert pages.FRAMES not in shown
+    assert "aria-label" in scripts.pop().data  # names for who hears the page, where it is live
     monkeypatch.setenv(execution.FRAMES, "1")
     widgets.show(box())
+    assert not scripts
     assert len(shown[pages.FRAMES]["pictures"]) == 10
     assert (frames.MIME, frames.WANTED) == (pages.FRAMES, execution.FRAMES)
