@@ -174,9 +174,9 @@ def make_venv(folder: Path = VENV, root: Path = ROOT) -> Path:
         venv.EnvBuilder(with_pip=True, clear=not runs, symlinks=os.name != "nt").create(folder)
     stamp.unlink(missing_ok=True)
     what = ["--constraint", root / "constraints.txt", "--editable", f"{root}[{EXTRA}]"]
-    what.insert(0, "--no-compile")  # of 20 000 files a run needs a few thousand: it compiles those
+    # not compiled: of 20 000 files a run needs a few thousand, and compiles those
     code = relay(
-        [python, "-m", "pip", "install", "--disable-pip-version-check", *what],
+        [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-compile", *what],
         env={**os.environ, "PIP_USER": "0"},  # a --user default of the user's fails in .venv
     )
     if code == INTERRUPTED:

@@ -223,7 +223,6 @@ def _alarms(n: int, fpr: float) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
 
 def _quantile(hits: NDArray, weights: NDArray, m: int, share: float) -> float:
     """Where the mixture of Jeffreys' Betas for these hits of m has that share below it."""
-
     a, b = hits + 0.5, m - hits + 0.5
 
     def excess(rate: float) -> float:

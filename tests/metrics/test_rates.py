@@ -6,7 +6,8 @@ import time
 
 import numpy as np
 import pytest
-from scipy.stats import expon, gamma, norm
+from scipy.optimize import brentq
+from scipy.stats import beta, expon, gamma, norm
 from scipy.stats import t as student
 
 from segleak_utils.metrics import (
@@ -15,6 +16,7 @@ from segleak_utils.metrics import (
     precision_at,
     precision_of,
     precisions,
+    rates,
     tpr_at_fpr,
     tpr_interval,
 )
@@ -104,6 +106,22 @@ def test_the_interval_is_that_of_draws_by_hand(ties, fpr):
         drawn.append(rng.beta(hits + 0.5, 50 - hits + 0.5))
     found = tpr_at_fpr(scores, member, fpr)
     assert (found.low, found.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.006)
+
+
+@pytest.mark.parametrize("shift", [-9, 0, 2, 9])  # none is found, some, all
+@pytest.mark.parametrize(
+    ("m", "n", "fpr"), [(2, 2, 0.5), (3, 600, 0.01), (400, 20, 1), (40, 100, 0.1)]
+)
+def test_an_end_is_where_the_mixture_has_its_share_wherever_the_first_guess_lies(m, n, fpr, shift):
+    member = np.arange(m + n) < m
+    scores = np.random.default_rng(5).normal(0, 1, m + n) + shift * member
+    hits, weights = rates._hits(np.sort(scores[:m]), np.sort(scores[m:]), fpr)
+    for share in (0.0005, 0.025, 0.25, 0.75, 0.975, 0.9995):
+        plain = brentq(
+            lambda rate, share=share: weights @ beta.cdf(rate, hits + 0.5, m - hits + 0.5) - share,
+            *(0, 1), xtol=1e-12,
+        )  # fmt: skip
+        assert rates._quantile(hits, weights, m, share) == pytest.approx(plain, abs=1e-7), share
 
 
 def test_without_groups_there_is_one_interval_and_no_seed_in_it():

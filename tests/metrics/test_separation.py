@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm, ttest_ind
+from scipy.stats import binomtest, norm, ttest_ind
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from segleak_utils.metrics import (
@@ -278,6 +278,13 @@ def test_clopper_pearson_as_tabulated():
     # 10 of 50: 10.0 % to 33.7 %; 0 of 20: upper 16.8 % = 1 - .025^(1/20).
     assert clopper_pearson(10, 50, 0.95) == pytest.approx((0.1003, 0.3372), abs=1e-4)
     assert clopper_pearson(0, 20, 0.95) == pytest.approx((0, 1 - 0.025 ** (1 / 20)))
+
+
+@pytest.mark.parametrize("n", [1, 2, 50, 3000])
+def test_clopper_pearson_is_that_of_scipys_test(n):
+    for hits in {0, 1, n // 2, n - 1, n}:
+        limits = binomtest(hits, n).proportion_ci(0.9, "exact")
+        assert clopper_pearson(hits, n, 0.9) == pytest.approx((limits.low, limits.high), abs=1e-9)
 
 
 def test_no_tpr_is_claimed_below_one_over_n():
