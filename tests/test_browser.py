@@ -38,6 +38,9 @@ FIRST_SLIDERS = {
     "00_start_here": ["mean_loss"],
     "01_victim_inference": ["t"],
     "02_structured_loss_map": ["clip", "of_class", "of_ring"],
+    "03_attack_training": ["side", "number"],
+    "05_roc_analysis": ["fpr", "prior", "attack"],
+    "06_beyond_the_paper": ["number", "attack"],
 }
 PICTURE = "img.segleak-picture"
 SECONDS = 240  # for one step in the page: only a failure takes that long, or a very busy machine
