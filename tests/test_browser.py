@@ -288,6 +288,8 @@ def check_slider(page: Page, name: str) -> dict[str, float]:
         assert picture.evaluate("img => img.decode().then(() => img.naturalWidth)") > 1, how
         page.wait_for_function("() => !document.querySelector('.segleak-busy')")
         took[move.__name__] = page.evaluate("() => segleak.took") / 1000
+        cut = "label => [label.scrollWidth > label.clientWidth, label.offsetHeight > 40]"
+        assert label.evaluate(cut) == [False, False], f"{how}: {after[0]!r} is cut off"
     handle = slider.locator(".noUi-handle")
     told = [handle.get_attribute(f"aria-{of}") for of in ("label", "valuetext")]
     assert told == [slider.locator(".widget-label").inner_text(), label.inner_text()], told
