@@ -277,6 +277,7 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--choices", action="store_true", help="what was chosen on shadows instead")
     which.add_argument("--strongest", action="store_true", help="its forms, on shadows, instead")
     which.add_argument("--confirm", action="store_true", help="on a fresh victim instead; trains")
+    which.add_argument("--imitate", action="store_true", help="imitative references; trains")
     which.add_argument("--online", action="store_true", help="online LiRA instead; trains")
     commands.add_parser(
         "audit", add_help=False, allow_abbrev=False, help="your own model: audit --help has more"
@@ -463,7 +464,16 @@ def dispatch(options: argparse.Namespace) -> int:
 
 def beyond_the_paper(options: argparse.Namespace) -> int:
     """Run one of the commands behind notebook 06; return its exit code."""
-    from segleak_utils.studies import beyond, camvid, experiment, growth, online, risk, strongest
+    from segleak_utils.studies import (
+        beyond,
+        camvid,
+        experiment,
+        growth,
+        imitation,
+        online,
+        risk,
+        strongest,
+    )
 
     try:
         plan = experiment.plan_of(options.preset or "quick")
@@ -481,6 +491,8 @@ def beyond_the_paper(options: argparse.Namespace) -> int:
             strongest.choices(plan)
         elif options.confirm:
             strongest.confirm(plan)
+        elif options.imitate:
+            imitation.imitation(plan)
         elif options.online:
             online.online(plan)
         else:

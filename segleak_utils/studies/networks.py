@@ -73,11 +73,20 @@ def load_or_train(
     *,
     seed: int,
     dtype: torch.dtype = torch.float16,
+    imitated: Network | None = None,
 ) -> Network:
-    """The network of that name in `plan.weights`, trained on `members` if it is not there yet."""
+    """The network of that name in `plan.weights`, trained on `members` if it is not there yet.
+
+    `imitated`: whose answers on the members it learns to give, beside the labels.
+    """
     if shipped(plan.weights, name) is None:
-        _train_network(plan, name, members, nonmembers, held_out, seed, dtype)
+        _train_network(plan, name, members, nonmembers, held_out, seed, dtype, imitated)
     entry = manifest(plan.weights)[name]
+    if entry.get("imitated") != (imitated and imitated.fingerprint):
+        raise ValueError(
+            f"{name} in {plan.weights} imitates another network, or none; train it again: "
+            f"{again(plan, name)}"
+        )
     if entry.get("members_digest") != members.digest:
         raise ValueError(
             f"{name} in {plan.weights} was trained on other scenes than this experiment's members; "
@@ -92,9 +101,13 @@ def load_or_train(
     return Network(name, model, meta, entry["sha256"], members, nonmembers)
 
 
-def _train_network(plan, name, members, nonmembers, held_out, seed, dtype) -> None:
+def _train_network(plan, name, members, nonmembers, held_out, seed, dtype, imitated) -> None:
     checkpoint = plan.build / "checkpoints" / f"{name}-{members.digest[:8]}.pt"
     started = time.monotonic()
+    answers = None
+    if imitated is not None:
+        batches = victims.posterior_batches(imitated.model, members)
+        answers = torch.cat([posterior.half() for posterior, _ in batches])
     model, history = victims.train_victim(
         plan.recipe,
         members,
@@ -103,9 +116,11 @@ def _train_network(plan, name, members, nonmembers, held_out, seed, dtype) -> No
         checkpoint=checkpoint,
         progress=name if plan.progress else None,
         line=bar_line,
+        answers=answers,
     )
     meta = {
         "kind": "network",
+        **({} if imitated is None else {"imitated": imitated.fingerprint}),
         "recipe": plan.recipe.model_dump(),
         "seed": seed,
         "members": f"{len(members)}: {members.ids[0]} … {members.ids[-1]}",

@@ -30,6 +30,7 @@ def train_victim(
     checkpoint: Path | None = None,
     progress: str | None = "victim",
     line: int = 0,
+    answers: Tensor | None = None,
 ) -> tuple[nn.Module, list[dict]]:
     """Train a victim on its members as a practitioner would; return it with its history.
 
@@ -38,8 +39,11 @@ def train_victim(
     epoch: ``epoch, loss`` and, when looked at, ``held_out_miou``. With `checkpoint` an interrupted
     run goes on where it stopped; two runs with one seed on one machine give the same weights.
     `line` is the row of the progress bar, where several victims are trained side by side.
+    `answers`: posteriors float [N,C,H,W] of another network on the members, to be imitated: half
+    as much as they the labels count (as in GLiRA, Galichin et al. 2024, and IMIA, Du et al. 2025).
     Raises ValueError where recipe and scenes disagree on the classes, for an empty set, held-out
-    scenes that are members, or members or held-out scenes without a labelled pixel.
+    scenes that are members, members or held-out scenes without a labelled pixel, or answers of
+    another shape.
     """
     if members.n_classes != recipe.n_classes or held_out.n_classes != recipe.n_classes:
         raise ValueError(
@@ -57,6 +61,10 @@ def train_victim(
             f"{len(shared)} held-out scenes are members, e.g. {shared[0]}: they would say that to "
             "learn by heart is to learn; hold out scenes that are not trained on"
         )
+    if answers is not None:
+        expected = (len(members), recipe.n_classes, *members.shape)
+        if tuple(answers.shape) != expected:
+            raise ValueError(f"answers {tuple(answers.shape)}; expected {expected}, as the members")
     device = best_device()
     model = build_victim(recipe, seed=seed).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
@@ -67,7 +75,7 @@ def train_victim(
         optimiser, recipe.lr, total_steps=total, pct_start=rising
     )
     run = {"epoch": 0, "best": -1.0, "waited": 0, "history": [], "weights": None}
-    identity = _identity(recipe, members, held_out, seed)
+    identity = _identity(recipe, members, held_out, seed, answers)
     if checkpoint is not None and checkpoint.exists():
         state = resume(checkpoint, identity, model, optimiser=optimiser, schedule=schedule)
         run = state["run"] if state else run
@@ -84,7 +92,7 @@ def train_victim(
         while run["epoch"] < recipe.epochs and run["waited"] < recipe.patience:
             # One seed an epoch: a resumed run draws the same crops as an uninterrupted one.
             torch.manual_seed(seed * 100_003 + run["epoch"])
-            record = {"loss": _one_epoch(model, members, recipe, optimiser, schedule)}
+            record = {"loss": _one_epoch(model, members, recipe, optimiser, schedule, answers)}
             run["epoch"] += 1
             record["epoch"] = run["epoch"]
             if run["epoch"] % recipe.check_every == 0 or run["epoch"] == recipe.epochs:
@@ -112,12 +120,14 @@ def _held_out_miou(model: nn.Module, held_out: Scenes) -> float:
         raise ValueError(f"the held-out scenes cannot be looked at: {error}") from error
 
 
-def _identity(recipe: Recipe, members: Scenes, held_out: Scenes, seed: int) -> str:
+def _identity(recipe: Recipe, members: Scenes, held_out: Scenes, seed: int, answers) -> str:
     text = f"{recipe.model_dump_json()} {members.digest} {held_out.digest} {seed}"
+    if answers is not None:
+        text += f" {hashlib.sha256(answers.contiguous().numpy().tobytes()).hexdigest()}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _one_epoch(model, members, recipe, optimiser, schedule) -> float:
+def _one_epoch(model, members, recipe, optimiser, schedule, answers) -> float:
     model.train()
     device, total, learned = device_of(model), 0.0, 0
     order = torch.randperm(len(members)).tolist()
@@ -125,13 +135,17 @@ def _one_epoch(model, members, recipe, optimiser, schedule) -> float:
     augment = augmentation(recipe, tuple(members[0][1].shape))
     for step in range(steps):
         chosen = order[step * recipe.batch : (step + 1) * recipe.batch]
-        pairs = [augment(*members[i]) for i in chosen]
+        pairs = [augment(*_with_answer(members[i], answers, i)) for i in chosen]
         images = torch.stack([image for image, _ in pairs]).to(device)
         masks = torch.stack([mask for _, mask in pairs]).to(device)
+        if answers is not None:
+            masks, imitated = masks[:, 0].long(), masks[:, 1:]
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device)):
             logits = model(images)
         loss = F.cross_entropy(logits.float(), masks, ignore_index=VOID)
+        if answers is not None:
+            loss = F.cross_entropy(logits.float(), imitated) + loss / 2
         optimiser.zero_grad(set_to_none=True)
         if (masks != VOID).any():  # the mean loss of no pixel is NaN, and so would be all weights
             loss.backward()
@@ -142,6 +156,12 @@ def _one_epoch(model, members, recipe, optimiser, schedule) -> float:
     if not learned:
         raise ValueError("the members have no labelled pixel: all are void")
     return total / learned
+
+
+def _with_answer(pair: tuple[Tensor, Tensor], answers: Tensor | None, i: int) -> tuple:
+    """The mask with the answer's planes below it: both are flipped and cropped as one."""
+    image, mask = pair
+    return pair if answers is None else (image, torch.cat([mask[None].float(), answers[i].float()]))
 
 
 def augmentation(recipe: Recipe, size: tuple[int, int]) -> Callable:

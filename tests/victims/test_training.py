@@ -8,7 +8,7 @@ import torch
 from toy_victims import NAMES, SMALL, VOID, same_weights, scenes_of
 
 from segleak_utils.data import Scenes
-from segleak_utils.victims import Recipe, augmentation, train_victim, training
+from segleak_utils.victims import Recipe, augmentation, posteriors, train_victim, training
 
 STILL = {"flip": False, "crop_area": 1, "colour": 0}
 
@@ -62,6 +62,18 @@ def test_without_flip_crop_and_colour_nothing_changes():
     (image, mask), *_ = scenes_of(1)
     moved, labels = augmentation(Recipe(**STILL), (32, 64))(image, mask)
     assert torch.equal(moved, image) and torch.equal(labels, mask)
+
+
+def test_an_answer_moves_with_its_mask():
+    scenes = scenes_of(4)
+    augment = augmentation(Recipe(colour=0, crop_area=0.4), (32, 64))
+    torch.manual_seed(0)
+    for k, pair in enumerate(scenes):
+        answers = torch.stack([pair[1] == c for c in range(3)]).half().expand(4, -1, -1, -1)
+        _, moved = augment(*training._with_answer(pair, answers, k))
+        labels, said = moved[0].long(), moved[1:]
+        assert torch.equal(said.argmax(0)[labels != VOID], labels[labels != VOID])
+        assert not said[:, labels == VOID].any()
 
 
 # ---- training ------------------------------------------------------------------------------------
@@ -206,3 +218,34 @@ def test_held_out_scenes_are_no_members():
     members = scenes_of()
     with pytest.raises(ValueError, match="2 held-out scenes are members"):
         train_victim(SMALL, members, members.subset([0, 1]), seed=0, progress=None)
+
+
+# ---- imitation -----------------------------------------------------------------------------------
+
+
+def test_answers_are_learned_beside_the_labels(tmp_path):
+    """A teacher that takes every road for a car: who imitates it says so, too."""
+    members, recipe = scenes_of(), SMALL.model_copy(update={"epochs": 30, **STILL})
+    masks = torch.stack([mask for _, mask in members]).clamp(max=2)
+    taught = masks.where(masks != 0, torch.ones(()).long())
+    answers = torch.nn.functional.one_hot(taught, 3).permute(0, 3, 1, 2).half()
+    how = {"seed": 3, "progress": None}
+    images, road = torch.stack([image for image, _ in members]), masks == 0
+    cars = {}
+    for name, given in (("labels", None), ("answers", answers)):
+        model, _ = train_victim(recipe, members, scenes_of(2, 1), answers=given, **how)
+        cars[name] = posteriors(model, images)[:, 1][road].mean().item()
+    assert cars["answers"] > cars["labels"] + 0.1
+    # a checkpoint of the one is none of the other
+    kept = tmp_path / "run.pt"
+    train_victim(SMALL, members, scenes_of(2, 1), checkpoint=kept, answers=answers, **how)
+    alone, _ = train_victim(SMALL, members, scenes_of(2, 1), **how)
+    again, _ = train_victim(SMALL, members, scenes_of(2, 1), checkpoint=kept, **how)
+    assert same_weights(alone, again)
+
+
+def test_answers_of_other_images_are_refused():
+    with pytest.raises(ValueError, match=r"answers \(7, 3, 32, 64\); expected \(8, 3, 32, 64\)"):
+        train_victim(
+            SMALL, scenes_of(), scenes_of(2, 1), seed=0, answers=torch.full((7, 3, 32, 64), 1 / 3)
+        )
