@@ -9,7 +9,6 @@ import hashlib
 import math
 from typing import Annotated, Literal
 
-import segmentation_models_pytorch as smp
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -70,6 +69,9 @@ def build_victim(recipe: Recipe, *, seed: int = 0) -> nn.Module:
     strided: in pspnet all five then go to the decoder, of which it takes three by default. Raises
     ValueError for an architecture or encoder segmentation-models-pytorch does not know.
     """
+    # here, not above: it takes longer to import than all else, and a `Recipe` does not need it
+    import segmentation_models_pytorch as smp
+
     keep_freed_memory()
     kwargs = {}
     if recipe.decoder_channels is not None and recipe.arch.lower() in ("upernet", "deeplabv3plus"):
