@@ -147,6 +147,15 @@ def _exits_well(python: Path, code: str) -> bool:
     return not subprocess.call([str(python), "-c", code], stderr=subprocess.DEVNULL)
 
 
+# By all cores, where pip takes one. Where PYTHONDONTWRITEBYTECODE is set, every start of a process
+# would compile what it imports anew: torch alone takes twice as long then.
+COMPILE = """
+import compileall, sysconfig
+for folder in (sysconfig.get_path("purelib"), {0!r}):
+    compileall.compile_dir(folder, quiet=2, workers=0)
+"""
+
+
 def make_venv(folder: Path = VENV, root: Path = ROOT) -> Path:
     """Make (or bring up to date) the virtual environment of the checkout; return its interpreter.
 
@@ -174,7 +183,6 @@ def make_venv(folder: Path = VENV, root: Path = ROOT) -> Path:
         venv.EnvBuilder(with_pip=True, clear=not runs, symlinks=os.name != "nt").create(folder)
     stamp.unlink(missing_ok=True)
     what = ["--constraint", root / "constraints.txt", "--editable", f"{root}[{EXTRA}]"]
-    # not compiled: of 20 000 files a run needs a few thousand, and compiles those
     code = relay(
         [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-compile", *what],
         env={**os.environ, "PIP_USER": "0"},  # a --user default of the user's fails in .venv
@@ -186,6 +194,7 @@ def make_venv(folder: Path = VENV, root: Path = ROOT) -> Path:
             f"pip could not install the packages (exit code {code}, its reason is above). "
             "Mend that, then run the same line again: it goes on from there."
         )
+    relay([python, "-c", COMPILE.format(str(root / "segleak_utils"))])
     stamp.write_text(wanted, encoding="utf-8")
     return python
 

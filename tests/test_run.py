@@ -59,7 +59,7 @@ def checkout(tmp_path, monkeypatch):
     (tmp_path / "constraints.txt").write_text("a==1\n")
 
     class Checkout:
-        root, folder, code, commands = tmp_path, tmp_path / ".venv", 0, []
+        root, folder, code, commands, compiled = tmp_path, tmp_path / ".venv", 0, [], []
 
         def make(self):
             return run.make_venv(self.folder, self.root)
@@ -73,7 +73,8 @@ def checkout(tmp_path, monkeypatch):
             python.symlink_to(sys.executable)
 
     def pip(command, env=None):
-        found.commands.append([str(part) for part in command])
+        words = [str(part) for part in command]
+        (found.compiled if "compileall" in words[2] else found.commands).append(words)
         return found.code
 
     monkeypatch.setattr(run.venv.EnvBuilder, "create", create)
@@ -88,7 +89,7 @@ def test_venv_is_installed_once_and_again_when_the_lists_change(checkout):
     assert command[-4:-2] == ["--constraint", str(checkout.root / "constraints.txt")]
     assert command[-2:] == ["--editable", f"{checkout.root}[all]"]
     checkout.make()
-    assert len(checkout.commands) == 1
+    assert len(checkout.commands) == len(checkout.compiled) == 1
     (checkout.root / "constraints.txt").write_text("a==2\n")
     checkout.make()
     assert len(checkout.commands) == 2
@@ -106,6 +107,14 @@ def test_failed_or_interrupted_installation_is_done_again(checkout):
     checkout.make()
     assert len(checkout.commands) == 3
     assert (checkout.folder / run.STAMP).exists()
+
+
+def test_what_was_installed_is_compiled_even_where_python_may_not_write_bytecode(tmp_path):
+    (tmp_path / "a.py").write_text("x = 1\n")
+    code = run.COMPILE.replace('sysconfig.get_path("purelib")', "{0!r}").format(str(tmp_path))
+    bare = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([sys.executable, "-c", code], env=bare, check=True)
+    assert len(list((tmp_path / "__pycache__").glob("a.*.pyc"))) == 1
 
 
 def test_missing_ensurepip_names_the_package_to_install(checkout, monkeypatch):
