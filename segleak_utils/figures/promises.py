@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from segleak_utils.figures.style import LOOKS, MEMBER, NONMEMBER, axes_of, looks_of, styled
 
@@ -53,7 +54,8 @@ def render_budget(
             axis.plot(x, y, color=look[name][0], ls=look[name][2], label=name)
         for name, point in (marked or {}).get(xlabel, {}).items():
             axis.plot(*point, "o", color="white", mec="black", mew=2, ms=7)
-            axis.annotate(name, point, (7, -13), textcoords="offset points", fontsize=9)
+            axis.annotate(name, point, (8, -14), textcoords="offset points", fontsize=9,
+                          path_effects=[withStroke(linewidth=3, foreground="white")])  # fmt: skip
         axis.set(xscale="log", yscale="log", xlabel=xlabel)
     axes[0, 0].set_ylabel("ε (smaller: more private)")
     known: dict[str, object] = {}
