@@ -37,7 +37,10 @@ TEMPLATE = """
 {%- block jupyter_widgets -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
-{%- block html_head_css -%}<style>{{ resources.css }}</style>{%- endblock -%}
+{%- block html_head_css -%}
+<style>{{ resources.css }}</style>
+<style>@media (prefers-color-scheme: dark) { {{ resources.dark }} }</style>
+{%- endblock -%}
 {%- block input -%}
 {%- if cell.metadata.get('jupyter', {}).get('source_hidden') -%}
 <details><summary>code</summary>{{ super() }}</details>
@@ -67,8 +70,10 @@ def page(notebook: NotebookNode, name: str, links: Callable[[str], str] = str) -
 
     logging.getLogger("traitlets").setLevel(logging.ERROR)
     exporter = HTMLExporter(raw_template=TEMPLATE, filters={"markdown2html": markdown})
+    theme = exporter.environment.loader.get_source(exporter.environment, "static/theme-dark.css")
     resources = {
         "metadata": {"name": name},
+        "dark": theme[0] + (STATIC / "dark.css").read_text(encoding="utf-8"),
         "css": (STATIC / "notebook.css").read_text(encoding="utf-8") + styles(),
         "script": script(),
     }
