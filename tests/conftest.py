@@ -7,10 +7,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # before torch counts the cores: each has its share of them
-    _share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _share)))
-
 if "rfc3987_syntax" not in sys.modules:  # as segleak_utils.running has it, which comes later
     sys.modules["rfc3987_syntax"] = None
 
@@ -28,8 +24,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two processes where there are cores and memory for both, each with kernels of its own."""
-    return 2 if (os.cpu_count() or 1) > 1 and psutil.virtual_memory().available > 12e9 else 1
+    """Two processes where there are cores and memory for both, each with kernels of its own.
+
+    Each has its share of the cores. They are told before they start: plugins import NumPy, which
+    counts cores at once, and threads that wait for each other take twice the time of one.
+    """
+    cores = os.cpu_count() or 1
+    n = 2 if cores > 1 and psutil.virtual_memory().available > 12e9 else 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // n)))
+    return n
 
 
 EXECUTED = pytest.StashKey[bool]()
