@@ -107,13 +107,14 @@ def render_growth(panels: Mapping[str, Mapping[str, Mapping[str, Interval]]]) ->
         axis.set_visible(False)
     for axis, (title, attacks) in zip(axes.flat, panels.items(), strict=False):
         looks = zip(attacks.items(), looks_of(attacks), strict=True)
+        labels = list(max(attacks.values(), key=len))  # not every attack is at every value
         for k, ((name, found), (colour, marker, dash)) in enumerate(looks):
-            x = np.arange(len(found)) + 0.06 * (k - (len(attacks) - 1) / 2)
+            places = np.array([labels.index(value) for value in found], float)
+            x = places + 0.06 * (k - (len(attacks) - 1) / 2)
             values = [i.value for i in found.values()]
             axis.plot(x, values, color=colour, marker=marker, ls=dash, label=name)
             lows, highs = ([getattr(i, end) for i in found.values()] for end in ("low", "high"))
             axis.vlines(x, lows, highs, color=colour, lw=2, alpha=0.6)
-        labels = list(next(iter(attacks.values())))
         axis.set_xticks(range(len(labels)), labels)
         axis.axhline(0.5, color="#444444", lw=1, ls="--")
         axis.set(xlabel=title)
