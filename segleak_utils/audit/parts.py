@@ -43,7 +43,8 @@ class Parts:
         path, row = self._where[i]
         if self._open is None or self._open[0] != path:
             self._open = path, _read(path)
-        return self._open[1][f"{row}/{name}"]
+        found = self._open[1]
+        return found[name][row] if name in found else found[f"{row}/{name}"]
 
     def rows(self, name: str) -> NDArray:
         """The same of all images, stacked: [N, ...]."""
@@ -93,7 +94,14 @@ def in_parts(
 
 
 def _write(folder: Path, keys: Sequence[str], rows: Sequence[Row]) -> None:
-    content = {f"{i}/{name}": value for i, row in enumerate(rows) for name, value in row.items()}
+    content: dict[str, NDArray] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = {i: row[name] for i, row in enumerate(rows) if name in row}
+        # as one array where they can: to pack and unpack a small one takes as long as a large one
+        if len(values) == len(rows) and len({(v.shape, v.dtype) for v in values.values()}) == 1:
+            content[name] = np.stack(list(values.values()))
+        else:
+            content |= {f"{i}/{name}": value for i, value in values.items()}
     file = io.BytesIO()
     head = np.frombuffer(json.dumps(list(keys)).encode(), np.uint8)
     np.savez_compressed(file, **content, head=head)

@@ -366,3 +366,22 @@ def test_a_network_is_the_same_in_every_process():
         for seed in ("1", "2")
     }  # fmt: skip
     assert len(found) == 1
+
+
+def test_rows_of_one_shape_are_kept_together_and_others_apart(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [
+        {"same": rng.normal(size=3), "size": rng.normal(size=(2, 4 if i else 5))} for i in range(20)
+    ]
+    rows[18]["more"] = np.array([7])
+    keys = [f"{i}" for i in range(20)]
+    in_parts(tmp_path, keys, lambda at: [rows[i] for i in at])
+    names = sorted({n for path in tmp_path.glob("*.npz") for n in np.load(path).files})
+    assert {"head", "same", "size", "0/size", "15/size", "2/more"} < {*names}
+    assert "0/same" not in names
+    again = in_parts(tmp_path, keys[::-1], lambda at: pytest.fail("asked again"))
+    for k, row in enumerate(rows[::-1]):
+        assert all(np.array_equal(again.one(name, k), value) for name, value in row.items())
+    assert np.array_equal(again.rows("same"), np.stack([row["same"] for row in rows[::-1]]))
+    with pytest.raises(KeyError):
+        again.one("more", 0)
