@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 FIXTURES = Path(__file__).with_name("fixtures")
 DEFENSES = execution.ROOT / "notebooks" / "04_defenses.ipynb"
 PROMISES = execution.ROOT / "notebooks" / "08_what_dp_promises.ipynb"
+RISK = execution.ROOT / "notebooks" / "07_who_is_at_risk.ipynb"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FIRST_SLIDERS = {
     "00_start_here": ["mean_loss"],
@@ -246,37 +247,38 @@ def complain(page: Page) -> None:
 # ---- the sliders ---------------------------------------------------------------------------------
 
 
-def by_keyboard(page: Page, slider: Locator) -> None:
-    """One step to the right."""
+def by_keyboard(page: Page, slider: Locator, forwards: bool) -> None:
+    """One step."""
     slider.locator(".noUi-handle").focus()
-    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight" if forwards else "ArrowLeft")
 
 
-def by_mouse(page: Page, slider: Locator) -> None:
-    """Drag the handle to the right end, in steps, as a hand does."""
+def by_mouse(page: Page, slider: Locator, forwards: bool) -> None:
+    """Drag the handle to an end, in steps, as a hand does."""
     handle, track = (slider.locator(f".noUi-{part}") for part in ("handle", "base"))
     at, along = handle.bounding_box(), track.bounding_box()
     y = at["y"] + at["height"] / 2
     page.mouse.move(at["x"] + at["width"] / 2, y)
     page.mouse.down()
-    page.mouse.move(along["x"] + along["width"] - 1, y, steps=10)
+    page.mouse.move(along["x"] + (along["width"] - 1 if forwards else 0), y, steps=10)
     page.mouse.up()
 
 
 def check_slider(page: Page, name: str) -> dict[str, float]:
     """Move a slider by keyboard and by mouse: its label and the picture must change, without error.
 
-    The slider must begin at least two stops before its end. Returns the seconds from each move to
-    the new picture. Raises AssertionError.
+    The slider must begin at its end, or at least two stops before it. Returns the seconds from each
+    move to the new picture. Raises AssertionError.
     """
     slider = page.locator(f".segleak-control.segleak-{name}")
     slider.scroll_into_view_if_needed()
     label, picture = slider.locator(".widget-readout"), page.locator(PICTURE)
-    took = {}
+    handle, took = slider.locator(".noUi-handle"), {}
+    forwards = handle.get_attribute("aria-valuenow") != handle.get_attribute("aria-valuemax")
     for move in (by_keyboard, by_mouse):
         before = [label.inner_text(), picture.get_attribute("src")]
         page.evaluate("() => { segleak.took = null; }")
-        move(page, slider)
+        move(page, slider, forwards)
         with contextlib.suppress(page_timeout()):  # the assertions below say what is amiss
             page.wait_for_function("() => segleak.took !== null || segleak.errors.length")
         at_rest(page)
@@ -290,7 +292,6 @@ def check_slider(page: Page, name: str) -> dict[str, float]:
         took[move.__name__] = page.evaluate("() => segleak.took") / 1000
         cut = "label => [label.scrollWidth > label.clientWidth, label.offsetHeight > 40]"
         assert label.evaluate(cut) == [False, False], f"{how}: {after[0]!r} is cut off"
-    handle = slider.locator(".noUi-handle")
     told = [handle.get_attribute(f"aria-{of}") for of in ("label", "valuetext")]
     assert told == [slider.locator(".widget-label").inner_text(), label.inner_text()], told
     for width in (900, 1366, 1920):
@@ -377,14 +378,16 @@ def test_a_broken_slider_is_reported(server):
 
 
 @pytest.mark.slow
-def test_the_noise_slider_moves_by_keyboard_and_mouse(build, tmp_path, capsys):
+def test_the_sliders_of_noise_and_of_risk_move_by_keyboard_and_mouse(build, tmp_path, capsys):
     (tmp_path / "data").symlink_to(execution.ROOT / "data")  # the scenes that are there
-    path = tmp_path / DEFENSES.name
-    nbformat.write(sweep.alone(nbformat.read(DEFENSES, as_version=4)), path)
-    with lab(build, tmp_path) as server, opened(path, server) as page:
-        took = check_slider(page, "std")
-    with capsys.disabled():
-        print("\nfrom a move to the new picture:", *(f"{k} {v:.2f} s" for k, v in took.items()))
+    with lab(build, tmp_path) as server:
+        for notebook, names in ((DEFENSES, ["std"]), (RISK, ["networks", "a"])):
+            path = tmp_path / notebook.name
+            nbformat.write(sweep.alone(nbformat.read(notebook, as_version=4)), path)
+            with opened(path, server) as page:
+                took = {name: check_slider(page, name) for name in names}
+            with capsys.disabled():
+                print(f"\n{notebook.stem}, seconds from a move to the new picture: {took}")
 
 
 @pytest.mark.slow
