@@ -13,6 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from tqdm.std import tqdm
 
+from segleak_utils.checks import tensors
 from segleak_utils.data import VOID, Scenes
 from segleak_utils.victims.asking import best_device, device_of, has_bf16
 from segleak_utils.victims.checkpoints import resume
@@ -42,8 +43,8 @@ def train_victim(
     `answers`: posteriors float [N,C,H,W] of another network on the members, to be imitated: half
     as much as they the labels count (as in GLiRA, Galichin et al. 2024, and IMIA, Du et al. 2025).
     Raises ValueError where recipe and scenes disagree on the classes, for an empty set, held-out
-    scenes that are members, members or held-out scenes without a labelled pixel, or answers of
-    another shape.
+    scenes that are members, members or held-out scenes without a labelled pixel, or answers that
+    are of another shape or no distributions.
     """
     if members.n_classes != recipe.n_classes or held_out.n_classes != recipe.n_classes:
         raise ValueError(
@@ -65,6 +66,8 @@ def train_victim(
         expected = (len(members), recipe.n_classes, *members.shape)
         if tuple(answers.shape) != expected:
             raise ValueError(f"answers {tuple(answers.shape)}; expected {expected}, as the members")
+        for part in answers.split(64):
+            tensors.posterior_values(part.float())
     device = best_device()
     model = build_victim(recipe, seed=seed).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)

@@ -244,8 +244,12 @@ def test_answers_are_learned_beside_the_labels(tmp_path):
     assert same_weights(alone, again)
 
 
-def test_answers_of_other_images_are_refused():
+def test_answers_that_are_none_are_refused():
     with pytest.raises(ValueError, match=r"answers \(7, 3, 32, 64\); expected \(8, 3, 32, 64\)"):
         train_victim(
             SMALL, scenes_of(), scenes_of(2, 1), seed=0, answers=torch.full((7, 3, 32, 64), 1 / 3)
+        )
+    with pytest.raises(ValueError, match="sum"):
+        train_victim(
+            SMALL, scenes_of(), scenes_of(2, 1), seed=0, answers=torch.full((8, 3, 32, 64), 0.5)
         )
