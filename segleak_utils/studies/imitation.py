@@ -12,19 +12,71 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from segleak_utils import metrics
-from segleak_utils.attacks import calibration, references
-from segleak_utils.attacks.references import Case
-from segleak_utils.studies import asking, experiment, networks
-from segleak_utils.studies.networks import Network
-from segleak_utils.studies.plan import Plan
-from segleak_utils.whole import write_whole
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
+from segleak_utils import metrics
+from segleak_utils.attacks import calibration, ensembles, references
+from segleak_utils.attacks.references import Case
+from segleak_utils.studies import asking, beyond, experiment, networks, rows, strongest
+from segleak_utils.studies.networks import Network
+from segleak_utils.studies.plan import ROOT, Plan
+
+RESULTS = ROOT / "docs" / "imitation.csv"
 SEED = 120
-# Who is attacked, and with whose images: the first is a shadow, on which a choice may be made.
-TARGETS = ("shadow-dependent-2", "victim-0")
+# Who is attacked: first a shadow, on which choices may be made, last who has no part in any.
+TARGETS = ("shadow-dependent-2", "victim-0", strongest.FRESH)
 PLAIN, IMITATIVE, BOTH = "labels alone", "imitative", "both"
-SHOWN = (references.DIFFERENCE, references.LIRA, references.RMIA, references.CALIBRATED)
+ATTACKS = (
+    references.DIFFERENCE,
+    references.LIRA,
+    references.RMIA,
+    references.CALIBRATED,
+    ensembles.ENSEMBLE,
+)
+
+
+class Compared(BaseModel):
+    """An attack on a target with one kind of references; n_references: how many of them.
+
+    `more` is its AUC minus that with plain ones, `ahead` minus that of the best attack with as many
+    plain networks, each on the same images (paired bootstrap); `tpr_more` and `tpr_ahead` are the
+    same of the TPR at 1 % FPR. `unexplained`: how far the target's confidence lies from its
+    references' mean, the deviation over non-members.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    target: str
+    attack: str
+    references: str
+    n_references: int
+    n_members: int
+    n_nonmembers: int
+    auc: float
+    auc_low: float
+    auc_high: float
+    tpr_1: float
+    tpr_1_low: float
+    tpr_1_high: float
+    more: float
+    more_low: float
+    more_high: float
+    tpr_more: float
+    tpr_more_low: float
+    tpr_more_high: float
+    ahead: float
+    ahead_low: float
+    ahead_high: float
+    tpr_ahead: float
+    tpr_ahead_low: float
+    tpr_ahead_high: float
+    unexplained: float
+
+    def interval(self, name: str = "auc") -> metrics.Interval:
+        """One of its numbers with its interval, by the number's name."""
+        values = (getattr(self, name + end) for end in ("", "_low", "_high"))
+        return metrics.Interval(*values, self.n_members, self.n_nonmembers, 0.95)
 
 
 def imitator(plan: Plan, of: Network, source: Network) -> Network:
@@ -56,46 +108,74 @@ def cases(plan: Plan, of: Network, shadows: Sequence[Network]) -> dict[str, tupl
     return {kind: (first, learned) for kind, (first, *learned) in found.items()}
 
 
-def imitation(plan: Plan, targets: Sequence[str] = TARGETS, path: Path | None = None) -> str:
-    """Attacks with references, by the kind of these, on each target: a table in Markdown.
+def compared(plan: Plan, of: Network, shadows: Sequence[Network]) -> list[Compared]:
+    """The attacks with each kind of references, beside those with plain ones and the best one."""
+    told = cases(plan, of, shadows)
+    member = of.member
+    best = {a.name: a.scores for a in beyond.blended(plan, of, shadows)}[beyond.BEST]
+    scored = {kind: _scores(*case) for kind, case in told.items()}
+    found = []
+    for kind, (case, _) in told.items():
+        sure, theirs = (calibration.confidence(loss)[..., ~member] for loss in case.losses)
+        for name in ATTACKS:
+            scores, plain = scored[kind][name], scored[PLAIN][name]
+            values = {"auc": metrics.auc(scores, member)}
+            values["tpr_1"] = metrics.tpr_at_fpr(scores, member, 0.01)
+            for word, other in (("more", plain), ("ahead", best)):
+                pair = scores, other, member
+                values[word] = metrics.paired_auc_difference(*pair, seed=0)
+                values[f"tpr_{word}"] = metrics.paired_tpr_difference(*pair, 0.01, seed=0)
+            ends = (("", "value"), ("_low", "low"), ("_high", "high"))
+            found.append(
+                Compared(
+                    target=of.name,
+                    attack=name,
+                    references=kind,
+                    n_references=len(case.references),
+                    n_members=int(member.sum()),
+                    n_nonmembers=int((~member).sum()),
+                    unexplained=float((sure - theirs.mean(0)).std(ddof=1)),
+                    **{n + end: getattr(v, part) for n, v in values.items() for end, part in ends},
+                )
+            )
+    return found
 
-    The attacker has two networks, and two more that imitate. Prints each target's table, and
-    writes all of them to `path` (``build/imitation.md``).
+
+def _scores(of: Case, learned: Sequence[Case]) -> dict[str, NDArray[np.float64]]:
+    found = references.reference_attacks(of, learned)
+    found.append(ensembles.ensemble(ensembles.ENSEMBLE, of, learned))
+    return {attack.name: attack.scores for attack in found}
+
+
+def imitation(
+    plan: Plan, targets: Sequence[str] = TARGETS, path: Path | None = None
+) -> list[Compared]:
+    """Attacks with references, by the kind of these, on each target; an attacker of two networks.
+
+    Prints each target's table, and writes all rows to `path` (``build/imitation.csv``), those that
+    are there after each target.
     """
-    shadows, parts = experiment.networks(plan, "dependent", 2), []
+    shadows = experiment.networks(plan, "dependent", 2)
+    found: list[Compared] = []
     for name in targets:
-        of = experiment.network(plan, name)
-        told = cases(plan, of, shadows)
-        parts.append(table(name, told))
-        print(parts[-1], flush=True)
-    text = "\n\n".join(parts)
-    write_whole(path or plan.build / "imitation.md", text)
-    return text
+        found += compared(plan, experiment.network(plan, name), shadows)
+        print(table([row for row in found if row.target == name]), flush=True)
+        rows.write(found, path or plan.build / "imitation.csv")
+    return found
 
 
-def table(name: str, told: dict[str, tuple[Case, list[Case]]]) -> str:
-    """A line for each attack and kind of references, beside the same attack with plain ones.
-
-    The deviation is that of the network's confidence from its references' mean, on non-members:
-    what they leave unexplained.
-    """
-    head = ["attack", "references", "AUC", "TPR at 1 % FPR", "precision at 50 / 10 / 1 %"]
-    head += ["AUC minus that with plain ones", "its TPR minus theirs", "deviation"]
-    lines = [f"{name}:", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    plain = {a.name: a.scores for a in references.reference_attacks(*told[PLAIN])}
-    for kind, (of, learned) in told.items():
-        sure, theirs = (calibration.confidence(loss)[..., ~of.member] for loss in of.losses)
-        spread = (sure - theirs.mean(0)).std(ddof=1)
-        for attack in references.reference_attacks(of, learned):
-            if attack.name not in SHOWN:
-                continue
-            pair = attack.scores, plain[attack.name], of.member
-            cells = [attack.name, kind, f"{metrics.auc(attack.scores, of.member):.3}"]
-            cells += metrics.tpr_cells(attack.scores, of.member, 0.01)
-            cells += [
-                f"{metrics.paired_auc_difference(*pair, seed=0):+.3}",
-                f"{metrics.paired_tpr_difference(*pair, 0.01, seed=0):+.3}",
-                f"{spread:.2f}",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+def table(found: Sequence[Compared]) -> str:
+    """The rows as a table in Markdown."""
+    head = ["target", "attack", "references", "AUC", "TPR at 1 % FPR", "precision at 50 / 10 / 1 %"]
+    head += ["AUC minus that with plain ones", "TPR minus theirs", "AUC minus the best one's"]
+    head += ["TPR minus its", "unexplained"]
+    out = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for row in found:
+        cells = [row.target, row.attack, f"{row.references}, {row.n_references}"]
+        cells += [f"{row.interval():.3}", f"{row.interval('tpr_1'):.3}"]
+        cells += [metrics.precisions(row.tpr_1, 0.01)]
+        cells += [
+            f"{row.interval(name):+.3}" for name in ("more", "tpr_more", "ahead", "tpr_ahead")
+        ]
+        out.append(f"| {' | '.join([*cells, f'{row.unexplained:.2f}'])} |")
+    return "\n".join(out)

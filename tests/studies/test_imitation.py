@@ -8,7 +8,8 @@ from functools import partial
 import pytest
 
 from segleak_utils import synthstreets
-from segleak_utils.studies import Plan, Sizes, experiment, imitation
+from segleak_utils.attacks import references
+from segleak_utils.studies import Plan, Sizes, experiment, imitation, rows
 from segleak_utils.victims import Recipe
 
 
@@ -43,12 +44,31 @@ def test_each_network_is_imitated_on_others_images_and_once(plan, monkeypatch):
     monkeypatch.setattr(
         "segleak_utils.victims.train_victim", lambda *_, **__: pytest.fail("trained again")
     )
-    lines = imitation.imitation(plan, ["victim-0"]).splitlines()
-    assert len(lines) == 4 + 3 * len(imitation.SHOWN)
-    for line in lines[4 : 4 + len(imitation.SHOWN)]:  # plain ones minus themselves
-        assert "| +.000 [+.000, +.000] | +.000 [+.000, +.000] |" in line
+    found = imitation.imitation(plan, ["victim-0"])
+    kinds = {imitation.PLAIN: 2, imitation.IMITATIVE: 2, imitation.BOTH: 4}
+    assert [(x.references, x.n_references, x.attack) for x in found] == [
+        (kind, n, attack) for kind, n in kinds.items() for attack in imitation.ATTACKS
+    ]
+    for x in found:
+        assert (x.n_members, x.n_nonmembers) == (12, 100) and x.unexplained > 0
+        plain = (x.more, x.more_low, x.tpr_more) == (0, 0, 0)
+        assert plain == (x.references == imitation.PLAIN)
+        assert x.ahead_low <= x.ahead <= x.ahead_high
+    again = rows.read(plan.build / "imitation.csv", imitation.Compared)
+    assert [x.attack for x in again] == [x.attack for x in found]
     # the same name, another network to be imitated
     with pytest.raises(ValueError, match="imitates another network, or none; train it again"):
         imitation.imitator(plan, replace(of, model=shadows[0].model), shadows[1])
     with pytest.raises(ValueError, match="1 shadow; a shadow needs another one"):
         imitation.cases(plan, of, shadows[:1])
+
+
+def test_what_is_shipped_is_of_every_target_and_kind():
+    found = rows.read(imitation.RESULTS, imitation.Compared)
+    assert {x.target for x in found} == {*imitation.TARGETS}
+    assert len(found) == len(imitation.TARGETS) * 3 * len(imitation.ATTACKS)
+    by = {(x.target, x.attack, x.references): x for x in found}
+    for target in imitation.TARGETS:  # what docs/results.md and notebook 06 say
+        lira = by[target, references.LIRA, imitation.IMITATIVE]
+        assert lira.more_low > 0
+        assert lira.unexplained < by[target, references.LIRA, imitation.PLAIN].unexplained
