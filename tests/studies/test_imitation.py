@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from segleak_utils import synthstreets
-from segleak_utils.attacks import references
+from segleak_utils.attacks import ensembles, references
 from segleak_utils.studies import Plan, Sizes, experiment, imitation, rows
 from segleak_utils.victims import Recipe
 
@@ -72,3 +72,5 @@ def test_what_is_shipped_is_of_every_target_and_kind():
         lira = by[target, references.LIRA, imitation.IMITATIVE]
         assert lira.more_low > 0
         assert lira.unexplained < by[target, references.LIRA, imitation.PLAIN].unexplained
+    best = by[imitation.TARGETS[-1], ensembles.ENSEMBLE, imitation.BOTH]
+    assert best.ahead_low > 0 and best.tpr_ahead_low > 0 and best.n_references == 4
