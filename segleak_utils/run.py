@@ -147,15 +147,6 @@ def _exits_well(python: Path, code: str) -> bool:
     return not subprocess.call([str(python), "-c", code], stderr=subprocess.DEVNULL)
 
 
-# By all cores, where pip takes one. Where PYTHONDONTWRITEBYTECODE is set, every start of a process
-# would compile what it imports anew: torch alone takes twice as long then.
-COMPILE = """
-import compileall, sysconfig
-for folder in (sysconfig.get_path("purelib"), {0!r}):
-    compileall.compile_dir(folder, quiet=2, workers=0)
-"""
-
-
 def make_venv(folder: Path = VENV, root: Path = ROOT) -> Path:
     """Make (or bring up to date) the virtual environment of the checkout; return its interpreter.
 
@@ -194,7 +185,9 @@ def make_venv(folder: Path = VENV, root: Path = ROOT) -> Path:
             f"pip could not install the packages (exit code {code}, its reason is above). "
             "Mend that, then run the same line again: it goes on from there."
         )
-    relay([python, "-c", COMPILE.format(str(root / "segleak_utils"))])
+    # By all cores, where pip takes one. Where PYTHONDONTWRITEBYTECODE is set, every start of a
+    # process would compile what it imports anew: torch alone takes twice as long then.
+    relay([python, "-m", "compileall", "-qq", "-j", "0", folder, root / "segleak_utils"])
     stamp.write_text(wanted, encoding="utf-8")
     return python
 

@@ -74,7 +74,7 @@ def checkout(tmp_path, monkeypatch):
 
     def pip(command, env=None):
         words = [str(part) for part in command]
-        (found.compiled if "compileall" in words[2] else found.commands).append(words)
+        (found.compiled if "compileall" in words else found.commands).append(words)
         return found.code
 
     monkeypatch.setattr(run.venv.EnvBuilder, "create", create)
@@ -109,12 +109,17 @@ def test_failed_or_interrupted_installation_is_done_again(checkout):
     assert (checkout.folder / run.STAMP).exists()
 
 
-def test_what_was_installed_is_compiled_even_where_python_may_not_write_bytecode(tmp_path):
-    (tmp_path / "a.py").write_text("x = 1\n")
-    code = run.COMPILE.replace('sysconfig.get_path("purelib")', "{0!r}").format(str(tmp_path))
+def test_what_was_installed_is_compiled_even_where_python_may_not_write_bytecode(checkout):
+    checkout.make()
+    (command,) = checkout.compiled
+    places = [checkout.folder / "lib", checkout.root / "segleak_utils"]
+    for place in places:
+        place.mkdir(exist_ok=True)
+        (place / "a.py").write_text("x = 1\n")
     bare = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
-    subprocess.run([sys.executable, "-c", code], env=bare, check=True)
-    assert len(list((tmp_path / "__pycache__").glob("a.*.pyc"))) == 1
+    subprocess.run(command, env=bare, check=True)
+    for place in places:
+        assert len(list((place / "__pycache__").glob("a.*.pyc"))) == 1
 
 
 def test_missing_ensurepip_names_the_package_to_install(checkout, monkeypatch):
@@ -224,6 +229,7 @@ def test_camvid_needs_a_folder():
         ("beyond --choices", ("beyond.choices", {})),
         ("beyond --strongest", ("strongest.choices", {})),
         ("beyond --confirm", ("strongest.confirm", {})),
+        ("beyond --imitate", ("imitation.imitation", {})),
         ("beyond --online", ("online.online", {})),
         ("beyond --camvid DIR", ("camvid.camvid_beyond", {"preset": "full"})),
         ("epsilon", ("epsilon.audit", {"canaries": False})),
@@ -244,6 +250,7 @@ def test_the_commands_behind_notebook_06_call_one_function_each(line, called, mo
         "beyond.choices",
         "strongest.choices",
         "strongest.confirm",
+        "imitation.imitation",
         "online.online",
         "camvid.camvid_beyond",
         "epsilon.audit",
