@@ -24,15 +24,18 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two processes where there are cores and memory for both, each with kernels of its own.
+    """Two processes where there are cores and memory for both, each with kernels of its own."""
+    return 2 if (os.cpu_count() or 1) > 1 and psutil.virtual_memory().available > 12e9 else 1
 
-    Each has its share of the cores. They are told before they start: plugins import NumPy, which
-    counts cores at once, and threads that wait for each other take twice the time of one.
+
+def pytest_xdist_setupnodes(specs: list) -> None:
+    """Each process has its share of the cores, and is told before it starts.
+
+    Plugins import NumPy, which counts cores at once, and threads that wait for each other take
+    twice the time of one.
     """
-    cores = os.cpu_count() or 1
-    n = 2 if cores > 1 and psutil.virtual_memory().available > 12e9 else 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // n)))
-    return n
+    share = max(1, (os.cpu_count() or 1) // len(specs))
+    os.environ.setdefault("OMP_NUM_THREADS", str(share))
 
 
 EXECUTED = pytest.StashKey[bool]()

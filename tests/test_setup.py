@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import threadpoolctl
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -144,3 +145,10 @@ def test_readme_names_the_notebooks_that_have_parameters():
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| `(\d\d_\w+)` \|", readme, re.MULTILINE) == list(MODELS)
+
+
+def test_no_test_process_has_more_threads_for_algebra_than_its_share():
+    share = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count()))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        assert share < max(2, os.cpu_count()), "conftest.py gives each process its share"
+    assert all(pool["num_threads"] <= share for pool in threadpoolctl.threadpool_info())
