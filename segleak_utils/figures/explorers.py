@@ -59,7 +59,7 @@ def render_threshold(scores: np.ndarray, member: np.ndarray, threshold: float) -
 
     threshold: a score; what lies above it is called a member.
     """
-    margins = {"left": 0.065, "right": 0.985, "bottom": 0.16, "top": 0.9, "wspace": 0.2}
+    margins = {"left": 0.065, "right": 0.97, "bottom": 0.16, "top": 0.9, "wspace": 0.2}
     figure, (left, right) = _beside((9.6, 3.2), (2.4, 1.15), **margins)
     edges = _hills(left, scores, member)
     for kind, colour, _ in GROUPS:
@@ -242,6 +242,7 @@ def render_by_references(
                 ends = [[values[k] - low[k]], [high[k] - values[k]]]
                 axis.errorbar(number, values[k], ends, fmt="o", color="black", capsize=4, zorder=3)
         level = next(iter(of_all.values()))[0].level
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set(xlabel="references", ylabel=measure, title=f"{measure} ({100 * level:g} %)")
     others[0].legend(fontsize=7.5, loc="lower right")
     return figure

@@ -141,18 +141,18 @@ def test_the_number_of_references_is_marked_on_the_attacks_own_line(attack, numb
             assert line.get_xdata().tolist() == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda: figures.render_threshold(SCORES, MEMBER, 0.2),
-        lambda: figures.render_calibration({"members": COUNTS, "non-members": COUNTS}),
-        lambda: figures.render_kept(LOSS, LOSS > 1, SCORES, MEMBER),
-        lambda: figures.render_votes(LOSS, CORNERS, 48, MEMBER[:3], SCORES, MEMBER, 0.7),
-        lambda: figures.render_worth(SCORES, MEMBER, RATE, 0.1, 0.01, "global loss"),
-        lambda: figures.render_by_references(SCORES, MEMBER, by_references(), "RMIA", 2),
-    ],
-    ids=["threshold", "calibration", "kept", "votes", "worth", "references"],
-)
+DRAWN = {
+    "threshold": lambda: figures.render_threshold(SCORES, MEMBER, 0.2),
+    "threshold below all": lambda: figures.render_threshold(SCORES, MEMBER, -99.0),
+    "calibration": lambda: figures.render_calibration({"members": COUNTS, "others": COUNTS}),
+    "kept": lambda: figures.render_kept(LOSS, LOSS > 1, SCORES, MEMBER),
+    "votes": lambda: figures.render_votes(LOSS, CORNERS, 48, MEMBER[:3], SCORES, MEMBER, 0.7),
+    "worth": lambda: figures.render_worth(SCORES, MEMBER, RATE, 0.1, 0.01, "global loss"),
+    "references": lambda: figures.render_by_references(SCORES, MEMBER, by_references(), "RMIA", 2),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
 def test_a_picture_is_drawn_while_one_waits(draw):
     """Half a second on an idle machine; the faster of two, in this process's own seconds."""
     took = []
@@ -161,3 +161,17 @@ def test_a_picture_is_drawn_while_one_waits(draw):
         widgets.png(draw())
         took.append(time.process_time() - began)
     assert min(took) < 0.5, took
+
+
+@pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
+def test_nothing_reaches_beyond_a_picture(draw):
+    """They are laid out by hand, so that a slider is fast: what is written must have room."""
+    figure = draw()
+    figure.canvas.draw()
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, box
+
+
+def test_references_are_counted_in_whole_numbers():
+    others = figures.render_by_references(SCORES, MEMBER, by_references(), "RMIA", 2).axes[1:]
+    assert all(float(tick).is_integer() for axis in others for tick in axis.get_xticks())

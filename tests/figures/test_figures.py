@@ -310,6 +310,14 @@ def test_the_bars_of_a_roc_are_the_intervals_side_by_side():
     assert len({float(x[0]) for x, _ in bars}) >= len(RATES) and "10 %" in log.get_title()
 
 
+def test_an_attack_that_is_not_at_every_value_is_drawn_at_its_own():
+    some = next(iter(AREAS.values()))
+    of = {"everywhere": dict.fromkeys(("1", "2", "4"), some), "elsewhere": {"4": some}}
+    axis = figures.render_growth({"members": of}).axes[0]
+    places = {line.get_label(): np.round(line.get_xdata()).tolist() for line in axis.lines}
+    assert places["everywhere"] == [0, 1, 2] and places["elsewhere"] == [2]
+
+
 def test_thirteen_attacks_have_one_roc_picture_and_an_audit_without_references_its_own():
     scores = {f"attack {k}": SCORES["a"] + k for k in range(13)}
     areas = dict.fromkeys(scores, AREAS["a"])
