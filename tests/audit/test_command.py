@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -38,6 +40,13 @@ def test_one_line_is_an_audit(tmp_path, capsys):
     content = json.loads((tmp_path / "audit" / "audit.json").read_text())
     assert content["audited"]["command"].startswith(f"{command.COMMAND} --model net_for_command")
     assert content["audited"]["config"]["data"]["members"]["images"].endswith("members/images")
+
+
+def test_an_audit_of_a_model_of_ones_own_does_not_wait_for_libraries_of_networks():
+    heavy = {"timm", "torchvision", "segmentation_models_pytorch", "sklearn", "matplotlib"}
+    code = f"import sys, segleak_utils.audit.command; print(sorted({heavy!r} & sys.modules.keys()))"
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert shown.stdout.strip() == "[]"
 
 
 def test_the_gate_is_an_exit_code(tmp_path, capsys):
