@@ -36,7 +36,7 @@ from segleak_utils.studies.experiment import Setting
 from segleak_utils.studies.networks import Network
 from segleak_utils.studies.plan import ROOT, Plan
 from segleak_utils.studies.rows import RESULTS as RESULTS
-from segleak_utils.studies.rows import Line, table, write
+from segleak_utils.studies.rows import Line, ends, table, write
 from segleak_utils.studies.rows import best_of as best_of
 from segleak_utils.studies.rows import read as read
 
@@ -204,11 +204,6 @@ def lines(
                 values[name] = metrics.tpr_at_fpr(scores, member, fpr)
         if "tpr_1" in values:
             values["tpr_behind"] = metrics.paired_tpr_difference(best, scores, member, 0.01, seed=0)
-        numbers = {
-            name + end: getattr(value, part)
-            for name, value in values.items()
-            for end, part in (("", "value"), ("_low", "low"), ("_high", "high"))
-        }
         found.append(
             Line(
                 victim=of.victim,
@@ -222,7 +217,7 @@ def lines(
                 threat="weights" if attack.name == WHITE_BOX else "answers",
                 asked_once=learned * ASKS.get(attack.name, 0),
                 seconds=(seconds or {}).get(attack.name),
-                **numbers,
+                **ends(values),
             )
         )
     return found

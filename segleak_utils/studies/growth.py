@@ -25,6 +25,7 @@ from segleak_utils.studies import asking, beyond, experiment, networks
 from segleak_utils.studies.experiment import CITY
 from segleak_utils.studies.networks import Network
 from segleak_utils.studies.plan import ROOT, Plan
+from segleak_utils.studies.rows import Measured, ends
 from segleak_utils.synthstreets import draw
 from segleak_utils.victims import Recipe
 from segleak_utils.victims.clusters import engine, one_thread
@@ -53,10 +54,9 @@ class Cell(BaseModel):
         return f"{self.axis} {self.value}".strip().replace(" ", "-")
 
 
-class Point(BaseModel):
+class Point(Measured):
     """One attack on one cell, as a line of the table. `n_*` are the images that are attacked."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     axis: str
     value: str
     attack: str
@@ -72,11 +72,6 @@ class Point(BaseModel):
     nonmember_miou: float
     parameters: int
     seconds: int
-
-    @property
-    def area(self) -> metrics.Interval:
-        ends = self.auc, self.auc_low, self.auc_high
-        return metrics.Interval(*ends, self.n_members, self.n_nonmembers, 0.95)
 
 
 DEFAULT = "default"
@@ -195,12 +190,7 @@ def _points(plan: Plan, cell: Cell, victim: Network, shadows: Sequence[Network])
                 axis=cell.axis,
                 value=cell.value,
                 attack=name,
-                auc=area.value,
-                auc_low=area.low,
-                auc_high=area.high,
-                tpr_1=tpr.value,
-                tpr_1_low=tpr.low,
-                tpr_1_high=tpr.high,
+                **ends({"auc": area, "tpr_1": tpr}),
                 n_members=area.n_members,
                 n_nonmembers=area.n_nonmembers,
                 member_miou=said["member_miou"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,9 +16,27 @@ from segleak_utils.studies.plan import ROOT
 from segleak_utils.whole import write_whole
 
 RESULTS = ROOT / "docs" / "contest.csv"
+ENDS = (("", "value"), ("_low", "low"), ("_high", "high"))  # of a field, and of an interval
 
 
-class Line(BaseModel):
+class Measured(BaseModel):
+    """A row with `n_members`, `n_nonmembers` and estimates of three fields each: ``auc``,
+    ``auc_low``, ``auc_high``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def interval(self, name: str = "auc") -> metrics.Interval:
+        """One of its estimates with its interval, by the name of its first field."""
+        values = (getattr(self, name + end) for end, _ in ENDS)
+        return metrics.Interval(*values, self.n_members, self.n_nonmembers, 0.95)
+
+
+def ends(values: Mapping[str, metrics.Interval]) -> dict[str, float]:
+    """Estimates by name as the fields of a `Measured` row."""
+    return {name + end: getattr(v, part) for name, v in values.items() for end, part in ENDS}
+
+
+class Line(Measured):
     """An attack on a victim. Rates are None where the non-members are too few to claim them.
 
     networks: those that the attacker trains. `behind` is the AUC of the best attack with as many
@@ -30,7 +48,6 @@ class Line(BaseModel):
     (`costs.seconds_an_image`).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     victim: str
     setting: str
     attack: str
@@ -57,12 +74,6 @@ class Line(BaseModel):
     seconds: float | None = None
     questions: int = 1
     threat: str = "answers"
-
-    def interval(self, name: str = "auc") -> metrics.Interval:
-        """One of its numbers with its interval: ``auc``, ``tpr_1``, ``tpr_01``, ``behind`` or
-        ``tpr_behind``."""
-        values = (getattr(self, name + end) for end in ("", "_low", "_high"))
-        return metrics.Interval(*values, self.n_members, self.n_nonmembers, 0.95)
 
 
 def write(found: Sequence[BaseModel], path: Path) -> None:

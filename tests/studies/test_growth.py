@@ -79,7 +79,10 @@ def test_every_cell_has_every_attack_with_its_interval(mini):
         (c.axis, c.value, name) for c in cells for name in ATTACKS
     ]
     for p in points:
-        assert isinstance(p.area, metrics.Interval) and p.area.low <= p.auc <= p.area.high
+        assert (
+            isinstance(p.interval(), metrics.Interval)
+            and p.interval().low <= p.auc <= p.interval().high
+        )
         assert (p.n_members, p.n_nonmembers) == (8, 100)  # of 16 members, those of the default
     assert {p.parameters for p in points} == {points[0].parameters}
 
@@ -151,8 +154,8 @@ def test_the_shipped_grid_is_that_of_the_default():
         assert here == [*(ATTACKS if cell in anew else growth.SIMPLE)]
     # what notebook 06 explains: the flip of an image is new to who was never trained on flips
     asked = {(p.value, p.attack): p for p in points if p.axis == "augmentation"}
-    once, twice = (asked["none", attack].area for attack in ATTACKS[-2:])
+    once, twice = (asked["none", attack].interval() for attack in ATTACKS[-2:])
     assert twice.high < once.low
     blind = [p for p in points if p.attack == ATTACKS[0]]
-    assert sum(p.area.excludes(0.5) for p in blind) <= 2  # of twelve
+    assert sum(p.interval().excludes(0.5) for p in blind) <= 2  # of twelve
     assert all(p.n_nonmembers == plan.sizes.n_nonmembers for p in points)
