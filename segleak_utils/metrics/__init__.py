@@ -25,7 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "one_run_p_value",
             "rate_limits",
         ],
-        "grouped": ["group_numbers", "grouped_auc", "tpr_interval"],
+        "grouped": ["group_numbers", "grouped_auc", "owners_of", "tpr_interval"],
         "intervals": ["Interval"],
         "rates": [
             "PRIORS",

@@ -29,6 +29,28 @@ def group_numbers(member: ArrayLike, groups: Sequence[object]) -> tuple[int, int
     return len(np.unique(codes[member])), len(np.unique(codes[~member]))
 
 
+def owners_of(member: ArrayLike, size: int, order: ArrayLike) -> tuple[NDArray, NDArray]:
+    """Deal images to owners of so many each: images int [O,size], and bool [O], whose are members.
+
+    member bool [n]; order: all images, int [n], dealt out as they come, members and non-members
+    apart, so that neighbours of a kind have one owner. What is left over has none. ValueError for
+    another order, or more images than a kind has.
+
+    >>> owners_of(np.array([True, True, True, False, False]), 2, [4, 2, 0, 1, 3])
+    (array([[2, 0],
+           [4, 3]]), array([ True, False]))
+    """
+    order = np.asarray(order)
+    member = numbers.labels(member, len(order), of="order")
+    if order.dtype.kind not in "iu" or not np.array_equal(np.sort(order), np.arange(len(member))):
+        raise ValueError(f"order is not one of the numbers 0..{len(member) - 1}, each once")
+    least = min(member.sum(), (~member).sum())
+    size = numbers.count(size, "size", 1, int(least))
+    kinds = [order[member[order] == kind] for kind in (True, False)]
+    dealt = [of[: len(of) // size * size].reshape(-1, size) for of in kinds]
+    return np.concatenate(dealt), np.arange(sum(map(len, dealt))) < len(dealt[0])
+
+
 def grouped_auc(
     scores: ArrayLike, member: ArrayLike, groups: Sequence[object], level: float = 0.95
 ) -> Interval:

@@ -12,6 +12,7 @@ from segleak_utils.metrics import (
     auc,
     group_numbers,
     grouped_auc,
+    owners_of,
     tpr_at_fpr,
     tpr_interval,
 )
@@ -146,3 +147,50 @@ def test_groups_that_cannot_be_are_refused(change, message):
     assert group_numbers(told["member"], told["groups"]) == (5, 5)
     with pytest.raises(ValueError):
         tpr_interval(told["scores"], told["member"], 0.01, seed=0)
+
+
+def test_owners_have_neighbours_of_their_own_kind_and_nobody_shares_one():
+    rng = np.random.default_rng(4)
+    member, order = rng.random(50) < 0.4, rng.permutation(50)
+    for size in (1, 3, 7):
+        images, whose = owners_of(member, size, order)
+        assert images.shape[1] == size and len(np.unique(images)) == images.size
+        assert (member[images] == whose[:, None]).all()
+        assert whose.sum() == member.sum() // size and (~whose).sum() == (~member).sum() // size
+        place = np.argsort(order)[images]
+        kinds = [np.sort(np.argsort(order)[member == kind]) for kind in (True, False)]
+        for row, kind in zip(place, whose, strict=True):  # neighbours, of their kind
+            at = np.searchsorted(kinds[0 if kind else 1], row)
+            assert (np.diff(at) == 1).all() and at[0] % size == 0
+
+
+@pytest.mark.parametrize(
+    ("order", "size", "said"),
+    [
+        ([0, 1, 2, 2], 1, "order is not one of the numbers 0..3, each once"),
+        ([0.0, 1.0, 2.0, 3.0], 1, "order is not one of"),
+        ([0, 1, 2], 1, "order has 3 entries"),
+        ([0, 1, 2, 3], 3, "size is 3; expected 1..2"),
+        ([0, 1, 2, 3], 0, "size is 0; expected 1..2"),
+    ],
+)
+def test_owners_of_nothing_are_refused(order, size, said):
+    with pytest.raises(ValueError, match=said):
+        owners_of(np.array([True, False, True, False]), size, order)
+
+
+@pytest.mark.parametrize("alike", [False, True])
+@pytest.mark.parametrize("score", [np.mean, np.max])
+def test_the_intervals_of_dealt_owners_cover(score, alike):
+    """100 owners of members, as in notebook 07. Dealt by what makes scores alike they are wide."""
+    rng, areas, rates = np.random.default_rng(5), [], []
+    for _ in range(300):
+        member, hard = np.arange(2400) < 400, rng.normal(size=2400)
+        scores = rng.normal(size=2400) + member * (1.2 + 0.5 * hard) + 0.5 * hard
+        order = np.argsort(hard) if alike else rng.permutation(2400)
+        images, whose = owners_of(member, 4, order)
+        areas.append(auc(score(scores[images], 1), whose))
+        rates.append(tpr_at_fpr(score(scores[images], 1), whose, 0.01))
+    for found in (areas, rates):
+        covered = np.mean([one.contains(np.mean([x.value for x in found])) for one in found])
+        assert 0.93 <= covered <= (1 if alike else 0.985)
