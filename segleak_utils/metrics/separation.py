@@ -67,9 +67,11 @@ def auc(
     """Area under the ROC: the chance that a member scores above a non-member, ties counting half.
 
     method "delong": the variance of DeLong, DeLong and Clarke-Pearson (Biometrics 44, 1988) from
-    midranks (Sun and Xu, IEEE Signal Processing Letters 21, 2014), put on the logit scale: there
-    the interval stays inside 0..1 and keeps most of its coverage near 1, which the plain one loses
-    (tests/metrics/test_separation.py simulates both).
+    midranks (Sun and Xu, IEEE Signal Processing Letters 21, 2014), put on the logit scale, where
+    the interval stays inside 0..1, with the quantile of Student's t: near 1 the variance is that of
+    a few images out of order and so itself uncertain, as far as the kurtosis of what each image
+    adds says (Satterthwaite). Without either the interval is too short there
+    (tests/metrics/test_separation.py simulates all three).
     method "bootstrap": percentiles over `n_boot` resamples, members and non-members apart; needs
     `seed`.
 
@@ -88,13 +90,12 @@ def auc(
     scores, member = numbers.scored(scores, member)
     level = numbers.level(level)
     inside, outside = scores[member], scores[~member]
-    value, variance = _delong(inside, outside)
+    value, variance, freedom = _delong(inside, outside)
     n = min(len(inside), len(outside))
     if value in (0.0, 1.0):
         low, high = clopper_pearson(n if value else 0, n, level)
     elif method == "delong":
-        z = norm.ppf(0.5 + level / 2)
-        half = z * np.sqrt(variance) / (value * (1 - value))
+        half = t.ppf(0.5 + level / 2, freedom) * np.sqrt(variance) / (value * (1 - value))
         low, high = expit(logit(value) - half), expit(logit(value) + half)
     else:
         pairs = [(_Pairs.of(inside, outside), 1)]
@@ -298,8 +299,11 @@ def _calls(
     return (scores > numbers.threshold(threshold)) == member, member
 
 
-def _delong(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> tuple[float, float]:
-    """AUC and its variance. Midranks treat ties as halves; O(n log n)."""
+def _delong(inside: NDArray, outside: NDArray) -> tuple[float, float, float]:
+    """AUC, its variance, and that one's degrees of freedom. Midranks: ties are halves; O(n log n).
+
+    A variance of n values of kurtosis k has a relative variance of (k - 1) / n.
+    """
     m, n = len(inside), len(outside)
     ranks = rankdata(np.concatenate([inside, outside]))
     # Of each member, the share of non-members below it; of each non-member, of members above it.
@@ -307,7 +311,14 @@ def _delong(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> tuple[
     above = 1 - (ranks[m:] - rankdata(outside)) / m
     # From the sum of ranks, halves and integers, so that perfect separation is exactly 1.
     value = float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))
-    return value, float(below.var(ddof=1) / m + above.var(ddof=1) / n)
+    variance = unsure = 0.0
+    for each in (below, above):
+        squares = (each - each.mean()) ** 2
+        part = float(squares.sum() / (len(each) - 1) / len(each))
+        variance += part
+        if part:
+            unsure += part**2 * (np.mean(squares**2) / squares.mean() ** 2 - 1) / (2 * len(each))
+    return value, variance, variance**2 / unsure if unsure > 0 else np.inf
 
 
 @dataclass(frozen=True)

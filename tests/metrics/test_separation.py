@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit, logit
 from scipy.stats import binomtest, norm, ttest_ind
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
@@ -153,16 +154,37 @@ def test_the_95_percent_interval_covers_the_truth(truth):
     assert 0.92 <= hits / 400 <= 0.98
 
 
-def test_near_one_the_logit_scale_covers_where_the_plain_one_does_not():
-    truth = 0.99
-    shift = norm.ppf(truth) * np.sqrt(2)
-    good = plain = 0
-    for seed in range(400):
-        scores, member = draw(seed, m=50, n=200, shift=shift)
+@pytest.mark.parametrize(
+    ("m", "n", "truth", "spread"),
+    [
+        (400, 2000, 0.97, 1), (400, 2000, 0.99, 1.6), (100, 500, 0.95, 1), (100, 500, 0.97, 1.6),
+        (100, 500, 0.99, 1), (100, 120, 0.97, 1.6), (50, 200, 0.99, 1),
+    ],
+)  # fmt: skip
+def test_near_one_students_t_on_the_logit_scale_covers(m, n, truth, spread):
+    """Members have a deviation of `spread`. Normal quantiles hold in .85 to .94 of these cases."""
+    rng, shift = np.random.default_rng(7), norm.ppf(truth) * np.sqrt(1 + spread**2)
+    member = np.arange(m + n) < m
+    good = normal = plain = 0
+    for _ in range(400):
+        scores = rng.normal(size=m + n) * np.where(member, spread, 1) + shift * member
         good += auc(scores, member).contains(truth)
-        value, variance = _delong(scores[member], scores[~member])
+        value, variance, _ = _delong(scores[member], scores[~member])
         plain += abs(value - truth) <= 1.96 * np.sqrt(variance)
-    assert good / 400 > 0.9 > plain / 400
+        half = 1.96 * np.sqrt(variance) / max(value * (1 - value), 1e-9)
+        normal += abs(logit(value) - logit(truth)) <= half if value < 1 else True
+    assert 0.925 <= good / 400 <= 0.985
+    assert plain <= normal <= good and plain < good
+
+
+def test_at_a_middling_auc_students_quantile_is_the_normal_one():
+    scores, member = draw(3, m=400, n=2000, shift=norm.ppf(0.9) * np.sqrt(2))
+    found = auc(scores, member)
+    value, variance, _ = _delong(scores[member], scores[~member])
+    half = norm.ppf(0.975) * np.sqrt(variance) / (value * (1 - value))
+    assert (found.low, found.high) == pytest.approx(
+        (expit(logit(value) - half), expit(logit(value) + half)), abs=0.0005
+    )
 
 
 @pytest.mark.parametrize("method", ["delong", "bootstrap"])
