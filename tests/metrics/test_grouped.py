@@ -180,17 +180,18 @@ def test_owners_of_nothing_are_refused(order, size, said):
 
 
 @pytest.mark.parametrize("alike", [False, True])
-@pytest.mark.parametrize("score", [np.mean, np.max])
-def test_the_intervals_of_dealt_owners_cover(score, alike):
-    """100 owners of members, as in notebook 07. Dealt by what makes scores alike they are wide."""
+@pytest.mark.parametrize(("score", "shift"), [(np.mean, 1.2), (np.max, 1.2), (np.mean, 2)])
+def test_the_intervals_of_dealt_owners_cover(score, shift, alike):
+    """100 owners of members, as in notebook 07, AUC .75 to .99. Dealt by what makes scores alike
+    the intervals are wide."""
     rng, areas, rates = np.random.default_rng(5), [], []
     for _ in range(300):
         member, hard = np.arange(2400) < 400, rng.normal(size=2400)
-        scores = rng.normal(size=2400) + member * (1.2 + 0.5 * hard) + 0.5 * hard
+        scores = rng.normal(size=2400) + member * (shift + 0.5 * hard) + 0.5 * hard
         order = np.argsort(hard) if alike else rng.permutation(2400)
         images, whose = owners_of(member, 4, order)
         areas.append(auc(score(scores[images], 1), whose))
         rates.append(tpr_at_fpr(score(scores[images], 1), whose, 0.01))
     for found in (areas, rates):
         covered = np.mean([one.contains(np.mean([x.value for x in found])) for one in found])
-        assert 0.93 <= covered <= (1 if alike else 0.985)
+        assert 0.92 <= covered <= (1 if alike else 0.985)
