@@ -23,7 +23,7 @@ learned, and pointed at the victim:
 >>> shadow = Outputs.of(*answers(seed=1))
 >>> loss = auc(global_loss_scores(victim), victim.member)
 >>> print(loss)  # an AUC with its 95 % interval over the images
-.88 [.81, .93]
+.88 [.80, .93]
 >>> attack = logistic_attack(class_features(shadow), shadow.member)
 >>> learned = auc(attack.decision_function(class_features(victim)), victim.member)
 >>> learned.low > 0.5, learned.n_members, learned.n_nonmembers
