@@ -20,8 +20,9 @@ def plan(tmp_path, monkeypatch) -> Plan:
         "segleak_utils.synthstreets.source.draw", partial(synthstreets.draw, height=32, width=64)
     )
     return Plan(
-        sizes=Sizes(n_members=12, n_nonmembers=100, n_shadow_nonmembers=100, n_held_out=2),
+        sizes=Sizes(n_members=12, n_nonmembers=100, n_shadow_nonmembers=12, n_held_out=2),
         recipe=Recipe(decoder_channels=8, epochs=1, batch=6),
+        shadow_seeds=(0, 1, 2, 3, 4),
         weights=tmp_path / "weights",
         data_root=tmp_path / "data",
         progress=False,
@@ -31,6 +32,7 @@ def plan(tmp_path, monkeypatch) -> Plan:
 @pytest.mark.slow
 def test_each_network_is_imitated_on_others_images_and_once(plan, monkeypatch):
     shadows, of = experiment.networks(plan, "dependent", 2), experiment.network(plan, "victim-0")
+    experiment.networks(plan, "dependent", 5)
     told = imitation.cases(plan, of, shadows)
     assert [len(told[kind][0].references) for kind in told] == [2, 2, 4]
     assert [len(case.references) for case in told[imitation.BOTH][1]] == [2, 2]
@@ -54,6 +56,10 @@ def test_each_network_is_imitated_on_others_images_and_once(plan, monkeypatch):
         plain = (x.more, x.more_low, x.tpr_more) == (0, 0, 0)
         assert plain == (x.references == imitation.PLAIN)
         assert x.ahead_low <= x.ahead <= x.ahead_high
+        assert x.trainings == (2 if x.references == imitation.PLAIN else 6)
+    level = {(x.attack, x.references) for x in found if (x.ahead, x.ahead_low) == (0, 0)}
+    assert level == {(ensembles.TWO_QUESTIONS, imitation.PLAIN)}
+    assert all(x.ahead_4 != x.ahead for x in found)
     again = rows.read(plan.build / "imitation.csv", imitation.Compared)
     assert [x.attack for x in again] == [x.attack for x in found]
     # the same name, another network to be imitated
