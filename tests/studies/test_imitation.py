@@ -78,5 +78,10 @@ def test_what_is_shipped_is_of_every_target_and_kind():
         lira = by[target, references.LIRA, imitation.IMITATIVE]
         assert lira.more_low > 0
         assert lira.unexplained < by[target, references.LIRA, imitation.PLAIN].unexplained
-    best = by[imitation.TARGETS[-1], ensembles.ENSEMBLE, imitation.BOTH]
-    assert best.ahead_low > 0 and best.tpr_ahead_low > 0 and best.n_references == 4
+    picked = imitation.chosen(found)
+    assert picked == (ensembles.TWO_QUESTIONS, imitation.IMITATIVE)
+    for target in imitation.TARGETS:
+        best = by[(target, *picked)]
+        assert best.ahead_low > 0 and not best.interval("ahead_4").excludes(0)
+    assert best.interval("tpr_ahead").contains(0) and best.interval("tpr_ahead_4").contains(0)
+    assert not by[target, picked[0], imitation.BOTH].interval("ahead_4").excludes(0)
