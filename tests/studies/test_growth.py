@@ -147,11 +147,8 @@ def test_the_shipped_grid_is_that_of_the_default():
     points, plan = beyond.read(growth.RESULTS, Point), Plan()
     cells = {(c.axis, c.value) for c in growth.grid(plan)}
     assert {(p.axis, p.value) for p in points} == cells
-    # of the others the table is from before the strongest attacks were in the grid
-    anew = {(p.axis, p.value) for p in points if p.axis in (growth.DEFAULT, "augmentation")}
     for cell in cells:
-        here = [p.attack for p in points if (p.axis, p.value) == cell]
-        assert here == [*(ATTACKS if cell in anew else growth.SIMPLE)]
+        assert [p.attack for p in points if (p.axis, p.value) == cell] == [*ATTACKS]
     # what notebook 06 explains: the flip of an image is new to who was never trained on flips
     asked = {(p.value, p.attack): p for p in points if p.axis == "augmentation"}
     once, twice = (asked["none", attack].interval() for attack in ATTACKS[-2:])
