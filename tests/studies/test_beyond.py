@@ -16,7 +16,7 @@ from segleak_utils.attacks.patchnets import REPRESENTATIONS
 from segleak_utils.attacks.peers import ImageRecipe
 from segleak_utils.attacks.variances import BAVARIA
 from segleak_utils.attacks.whitebox import WHITE_BOX
-from segleak_utils.studies import Plan, Sizes, asking, beyond, costs, experiment
+from segleak_utils.studies import Plan, Sizes, asking, beyond, costs, experiment, rows
 from segleak_utils.studies.beyond import Choice, Line
 from segleak_utils.victims import Recipe
 
@@ -153,6 +153,17 @@ def test_lines_are_what_the_metrics_say(plan):
     assert told.count("\n") == len(found) + 1 and "| - |" in told
 
 
+def test_an_estimate_is_three_fields_of_a_row_and_comes_back():
+    found = {
+        "auc": metrics.Interval(0.6, 0.5, 0.7, 9, 90),
+        "behind": metrics.Interval(0.1, -0.1, 0.2, 9, 90),
+    }
+    usual = {"victim": "v", "setting": "s", "attack": "a", "accuracy": 0.5, "networks": 2}
+    row = Line(**usual, n_members=9, n_nonmembers=90, **rows.ends(found))
+    assert (row.auc_low, row.behind_high) == (0.5, 0.2)
+    assert {name: row.interval(name) for name in found} == found
+
+
 def test_what_others_are_held_against_is_known_by_its_differences():
     usual = {"victim": "v", "setting": "s", "n_members": 9, "n_nonmembers": 9, "accuracy": 0.5}
     usual |= {"auc": 0.5, "auc_low": 0.4, "auc_high": 0.6, "networks": 2}
@@ -224,6 +235,9 @@ def test_the_best_attack_is_ahead_of_all_others_on_every_victim(shipped):
                 assert other.behind_low > 0, (victim, other.attack)
             else:
                 assert best.auc_low > other.auc or other.behind_low > 0, (victim, other.attack)
+            if other.attack in (references.RMIA, references.LIRA) and other.networks == 8:
+                assert other.tpr_behind_low > 0, (victim, other.attack)
+        assert all(x.tpr_behind is not None for x in own if x.networks in (1, 4, 8))
 
 
 def test_the_choices_are_of_shadows_and_the_chosen_one_is_the_best():
