@@ -149,3 +149,14 @@ def test_on_the_fresh_victim_it_is_ahead_of_what_was_there_before():
             assert own[name].tpr_behind_low > 0, (count, name)
     blind = next(x for x in found if x.attack == contests.BLIND)
     assert blind.interval().contains(0.5)
+
+
+def test_with_eight_networks_it_is_ahead_of_its_peers_by_both_on_every_victim():
+    """Of LiRA, RMIA and BaVarIA, as docs/results.md says; of its own simpler forms it is not."""
+    found = [x for x in rows.read(strongest.CONFIRMED) if x.networks == 8]
+    assert {x.victim for x in found} == {*strongest.SEEN, strongest.FRESH}
+    for name in (references.LIRA, references.LIRA_EACH, references.RMIA, "BaVarIA"):
+        own = [x for x in found if x.attack == name]
+        assert len(own) == 4 and all(x.behind_low > 0 < x.tpr_behind_low for x in own)
+    structured = [x for x in found if x.attack == references.CALIBRATED]
+    assert not any(x.interval("tpr_behind").excludes(0) for x in structured)
