@@ -7,7 +7,6 @@ import shutil
 
 import pytest
 
-from segleak_utils import metrics
 from segleak_utils.studies import Plan, Sizes, beyond, growth
 from segleak_utils.studies.growth import ATTACKS, Cell, Point
 from segleak_utils.victims import Recipe
@@ -79,10 +78,7 @@ def test_every_cell_has_every_attack_with_its_interval(mini):
         (c.axis, c.value, name) for c in cells for name in ATTACKS
     ]
     for p in points:
-        assert (
-            isinstance(p.interval(), metrics.Interval)
-            and p.interval().low <= p.auc <= p.interval().high
-        )
+        assert p.auc_low <= p.interval().value == p.auc <= p.auc_high
         assert (p.n_members, p.n_nonmembers) == (8, 100)  # of 16 members, those of the default
     assert {p.parameters for p in points} == {points[0].parameters}
 
