@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -102,11 +103,18 @@ def logistic_attack(features: np.ndarray, member: np.ndarray) -> Pipeline:
         Cs=np.logspace(-3, 2, 6),
         l1_ratios=(0.0,),
         cv=FOLDS,
-        scoring="roc_auc",
+        scoring=_area,
         max_iter=2000,
         use_legacy_attributes=False,
     )
     return make_pipeline(StandardScaler(), model).fit(features, member)
+
+
+def _area(model: LogisticRegressionCV, features: np.ndarray, member: np.ndarray) -> float:
+    """The AUC, as scikit-learn's ``"roc_auc"``, without its checks: it is asked 30 times a fit."""
+    ranks, inside = rankdata(model.decision_function(features)), member > 0
+    m, n = inside.sum(), (~inside).sum()
+    return (ranks[inside].sum() - m * (m + 1) / 2) / (m * n)
 
 
 class LinearAttack(nn.Module):

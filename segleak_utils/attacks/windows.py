@@ -54,13 +54,14 @@ def cut(maps: Tensor, corners: Tensor, patch: int, at_once: int) -> Iterator[Ten
     """
     patch, at_once = numbers.count(patch, "patch", 1), numbers.count(at_once, "at_once", 1)
     _check_corners(maps, corners, patch)
-    windows = maps.unfold(2, patch, 1).unfold(3, patch, 1)
-    image = torch.arange(len(maps)).repeat_interleave(corners.shape[1])
-    rows, columns = corners.reshape(-1, 2).unbind(-1)
-    for i in range(0, len(image), at_once):
-        some = slice(i, i + at_once)
-        patches = windows[image[some], :, rows[some], columns[some]]
-        yield patches.contiguous(memory_format=torch.channels_last)
+    places = [(i, *corner) for i, of in enumerate(corners.tolist()) for corner in of]
+    kind = {"dtype": maps.dtype, "device": maps.device, "memory_format": torch.channels_last}
+    for k in range(0, len(places), at_once):
+        some = places[k : k + at_once]
+        patches = torch.empty(len(some), maps.shape[1], patch, patch, **kind)
+        for one, (i, row, column) in zip(patches, some, strict=True):
+            one.copy_(maps[i, :, row : row + patch, column : column + patch])
+        yield patches
 
 
 def _check_corners(maps: Tensor, corners: Tensor, patch: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +11,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.transforms import Affine2D
 
 from segleak_utils.figures.words import describe
 
@@ -163,11 +162,21 @@ def packed(pixels: np.ndarray, dpi: float) -> bytes:
 
 
 def png(figure: Figure, dpi: int = DPI) -> Png:
-    """A figure as the bytes of a PNG, with words for it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="rgba", dpi=dpi)
-    # cut off as Matplotlib does it, but 8.2 inches of 90 dots are 738 and not 737.999
-    size = figure.bbox_inches.transformed(Affine2D().scale(dpi)).size
-    width, height = size.round(6).astype(int)
-    pixels = np.frombuffer(buffer.getbuffer(), np.uint8).reshape(height, width, 4)
-    return Png(packed(pixels, dpi), describe(figure))
+    """A figure as the bytes of a PNG, with words for it.
+
+    The pixels are those of `Figure.savefig`, which draws all of it once more to lay it out.
+    """
+    canvas, engine, dots = figure.canvas, figure.get_layout_engine(), figure.dpi
+    try:
+        figure.dpi = dpi
+        drawn = FigureCanvasAgg(figure)
+        if engine is not None:
+            engine.execute(figure)
+            figure.set_layout_engine("none")
+        drawn.draw()
+        pixels = np.asarray(drawn.buffer_rgba())
+        return Png(packed(pixels, dpi), describe(figure))
+    finally:
+        figure.set_layout_engine(engine)
+        figure.set_canvas(canvas)
+        figure.dpi = dots

@@ -268,8 +268,16 @@ def after(path: Path) -> set[str]:
 
     Its metadata name them, ``{"segleak": {"after": ["00_start_here"]}}``.
     """
-    notebook = nbformat.read(path, as_version=4)
-    return set(notebook.metadata.get("segleak", {}).get("after", []))
+    return set(_metadata(path).get("after", []))
+
+
+def seconds(path: Path) -> float:
+    """About how long a notebook takes on two cores, of its metadata; the longest begin first."""
+    return _metadata(path).get("seconds", 0)
+
+
+def _metadata(path: Path) -> Mapping:
+    return nbformat.read(path, as_version=4).metadata.get("segleak", {})
 
 
 def _jobs() -> int:
@@ -283,9 +291,11 @@ def _side_by_side(
 ) -> Iterator[Path]:
     """Run notebooks, `jobs` at a time, each after those it names; yield each when it has ended.
 
-    What one of them raises ends the kernels of the others, and `stopped` is set.
+    Side by side the longest begin first, so that none runs alone at the end. What one of them
+    raises ends the kernels of the others, and `stopped` is set.
     """
-    waiting = {path: after(path) for path in paths}
+    ordered = sorted(paths, key=seconds, reverse=True) if jobs > 1 else paths
+    waiting = {path: after(path) for path in ordered}
     running: dict[Future, Path] = {}
     with ThreadPoolExecutor(jobs) as pool:
         try:

@@ -9,7 +9,7 @@ calibration error on scenes that the victim has not seen.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -305,17 +305,19 @@ def measure(
     scenario: Scenario,
     chosen: Sequence[Service],
     *,
-    wanted: Sequence[Representation] | None = None,
+    wanted: Mapping[Service, Sequence[Representation]] | None = None,
     n_patches: int = experiment.N_PATCHES,
     seed: int = 0,
     n_priced: int = 200,
 ) -> list[Measured]:
     """Attack and price services, in one pass over the posteriors of each network; cached.
 
-    Patch attackers look at `wanted` (none: ``()``), or at each service's own representations; both
-    attackers are given the same patches. Noise is drawn from `seed` for each service anew.
+    Patch attackers look at what is `wanted` of a service (those that are not named: at nothing), or
+    at each service's own representations; both attackers are given the same patches. Noise is drawn
+    from `seed` for each service anew.
     """
-    naive = attackers(scenario, NOTHING, REPRESENTATIONS if wanted is None else wanted)
+    seen = {s: s.representations if wanted is None else wanted.get(s, ()) for s in chosen}
+    naive = attackers(scenario, NOTHING, list(dict.fromkeys(r for of in seen.values() for r in of)))
     found: dict[Service, Measured] = {}
     groups: dict[tuple[str, int], list[Service]] = {}
     for service in chosen:
@@ -324,7 +326,7 @@ def measure(
         victim = scenario.victim(variant)
         both = {}
         for service in group:
-            own = service.representations if wanted is None else wanted
+            own = seen[service]
             before = naive.only(own)
             told = service.slug and service.known
             knows = attackers(scenario, service, own) if told else before

@@ -7,6 +7,7 @@ import io
 
 import matplotlib.pyplot as plt
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -350,3 +351,17 @@ def test_a_curve_of_shares_counts_who_lies_above():
     curve = figure.axes[0].lines[0]
     at = dict(zip(curve.get_xdata().round(4), curve.get_ydata(), strict=True))
     assert (at[0.2], at[0.4], at[0.6], at[0.95]) == pytest.approx((1, 2 / 3, 1 / 3, 0))
+
+
+def test_a_picture_has_the_pixels_that_matplotlib_saves():
+    for draw in (
+        lambda: figures.render_scores(SCORES, MEMBER),
+        lambda: figures.render_roc(SCORES, MEMBER, AREAS, RATES),
+        lambda: figures.render_intervals(AREAS, "AUC"),
+    ):
+        saved, figure = io.BytesIO(), draw()
+        engine, dots = figure.get_layout_engine(), figure.dpi
+        picture = style.png(figure)
+        draw().savefig(saved, format="rgba", dpi=style.DPI)
+        assert np.asarray(PIL.Image.open(io.BytesIO(picture))).tobytes() == saved.getvalue()
+        assert (figure.get_layout_engine(), figure.dpi) == (engine, dots)

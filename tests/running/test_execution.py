@@ -320,6 +320,22 @@ def test_notebooks_run_side_by_side_each_after_those_it_names(tmp_path):
     assert max(together) == 2
 
 
+def test_the_longest_begin_first_and_one_by_one_they_keep_their_order(tmp_path):
+    paths = [tmp_path / f"0{k}_x.ipynb" for k in range(3)]
+    for path, seconds in zip(paths, (5, 60, None), strict=True):
+        told = {} if seconds is None else {"segleak": {"seconds": seconds}}
+        nbformat.write(new_notebook(metadata=told), path)
+    for jobs, expected in ((2, ["01_x", "00_x", "02_x"]), (1, ["00_x", "01_x", "02_x"])):
+        order = []
+
+        def run(path, order=order):
+            order.append(path.stem)
+            time.sleep(0.1 * len(order))
+
+        list(execution._side_by_side(paths, run, jobs, Event()))
+        assert order == expected
+
+
 def test_kernels_side_by_side_share_the_cores_unless_somebody_said_how(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.delenv(execution.THREADS, raising=False)

@@ -39,6 +39,7 @@ SOFT = Service("temperature 4", "cheap releases", release=Release("temperature",
 PASSES = Service("dropout, 2 passes", "dropout", "dropout", passes=2)
 TUNED = Service("DP tuned-9", "DP-SGD, fine-tuned", "tuned-9")
 CHOSEN = (NOTHING, ARGMAX, NOISE, SOFT, PASSES, TUNED)
+EACH = dict.fromkeys(CHOSEN, WANTED)
 PRIVATE = {"norm": "group", "crop_area": 1.0, "colour": 0.0}
 DP = DPRecipe(noise_multiplier=9, batch=16, epochs=1, lr=1e-3)
 SMALL = {
@@ -78,7 +79,7 @@ def mini(tmp_path_factory):
         patch.setattr(protected, "TRAININGS", SMALL)
         patch.setattr(protected, "SCRATCH_TIMES", 2)
         scenario = frontier.synthstreets(plan)
-        found = frontier.measure(scenario, CHOSEN, wanted=WANTED, n_priced=20)
+        found = frontier.measure(scenario, CHOSEN, wanted=EACH, n_priced=20)
         yield Mini(scenario, {of.service.name: of for of in found})
 
 
@@ -163,7 +164,7 @@ def test_argmax_leaves_an_error_of_one_minus_the_accuracy(mini):
 @pytest.mark.slow
 def test_a_second_look_comes_from_the_cache_and_is_the_same(mini, monkeypatch):
     no_pass(monkeypatch)
-    again = frontier.measure(mini.scenario, CHOSEN, wanted=WANTED, n_priced=20)
+    again = frontier.measure(mini.scenario, CHOSEN, wanted=EACH, n_priced=20)
     for of in again:
         before = mini.found[of.service.name]
         assert (of.miou, of.ece) == (before.miou, before.ece)
@@ -174,7 +175,7 @@ def test_a_second_look_comes_from_the_cache_and_is_the_same(mini, monkeypatch):
 @pytest.mark.slow
 def test_a_service_is_measured_alike_alone_and_beside_others(mini, tmp_path, monkeypatch):
     monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path))
-    (alone,) = frontier.measure(mini.scenario, [NOISE], wanted=WANTED, n_priced=20)
+    (alone,) = frontier.measure(mini.scenario, [NOISE], wanted=EACH, n_priced=20)
     for who in (NAIVE, ADAPTIVE):
         for attack in alone.contest(who).attacks:
             before = mini.found["noise 0.3"].contest(who)[attack.name]
@@ -183,7 +184,7 @@ def test_a_service_is_measured_alike_alone_and_beside_others(mini, tmp_path, mon
 
 @pytest.mark.slow
 def test_another_seed_draws_other_noise(mini):
-    (other,) = frontier.measure(mini.scenario, [NOISE], wanted=WANTED, n_priced=20, seed=1)
+    (other,) = frontier.measure(mini.scenario, [NOISE], wanted=EACH, n_priced=20, seed=1)
     before = mini.found["noise 0.3"].naive[GLOBAL].scores
     assert not np.array_equal(other.naive[GLOBAL].scores, before)
 
