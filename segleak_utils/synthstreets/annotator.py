@@ -12,9 +12,10 @@ from tqdm.std import tqdm
 from segleak_utils.data import VOID, Scenes
 from segleak_utils.data.workers import in_processes
 from segleak_utils.synthstreets.cache import FEW
-from segleak_utils.synthstreets.scene import render_scene
+from segleak_utils.synthstreets.scene import render_labels
 
-IDENTITY = re.compile(r"(\w+)-s(\d+)-(\d+)")  # city, seed and index, as `source.draw` names them
+# city, seed, index and moment, as `source.draw` names them
+IDENTITY = re.compile(r"(\w+)-s(\d+)-(\d+)(?:-m(\d+))?")
 
 
 def mislabelled(
@@ -33,10 +34,12 @@ def mislabelled(
         match = IDENTITY.fullmatch(name)
         if match is None:
             raise ValueError(
-                f"scene {name!r} was not drawn by SynthStreets, whose ids are CITY-sSEED-INDEX; "
+                f"scene {name!r} was not drawn by SynthStreets, whose ids are CITY-sSEED-INDEX, "
+                "and -mMOMENT for a street that is seen more than once; "
                 "of other scenes nobody knows which labels are mistakes"
             )
-        keys.append((match[1], int(match[2]), int(match[3])))
+        moment = None if match[4] is None else int(match[4])
+        keys.append((match[1], int(match[2]), int(match[3]), moment))
     height, width = scenes.shape or (0, 0)
     again = partial(_careful, height=height, width=width)
     found = np.zeros((len(keys), height, width), bool)
@@ -54,5 +57,6 @@ def mislabelled(
     return found
 
 
-def _careful(key: tuple[str, int, int], height: int, width: int) -> np.ndarray:
-    return render_scene(*key, height, width, careful=True)[1]
+def _careful(key: tuple[str, int, int, int | None], height: int, width: int) -> np.ndarray:
+    *scene, moment = key
+    return render_labels(*scene, height, width, moment=moment)

@@ -93,7 +93,11 @@ def vary(rng: np.random.Generator, rgb: Rgb, amount: float = 0.08) -> Rgb:
 
 
 class Canvas:
-    """Colour and label picture of twice the final size, with its camera, light and annotator."""
+    """Colour and label picture of twice the final size, with its camera, light and annotator.
+
+    rng: of what stays in a street; now: of camera, light and all that moves (the same, if None).
+    Without `coloured` there are labels alone, by the same random numbers, in half the time.
+    """
 
     def __init__(
         self,
@@ -102,16 +106,20 @@ class Canvas:
         height: int,
         width: int,
         careful: bool = False,
+        now: np.random.Generator | None = None,
+        coloured: bool = True,
     ) -> None:
-        self.rng, self.city, self.careful = rng, city, careful
+        self.rng, self.city, self.careful, self.coloured = rng, city, careful, coloured
+        self.now = rng if now is None else now
         self.h, self.w = 2 * height, 2 * width
-        u = rng.random(12).tolist()  # Python's numbers: NumPy's scalars take five times as long
+        u = self.now.random(12).tolist()  # Python's numbers: NumPy's take five times as long
+        lasting = u if now is None else rng.random(12).tolist()
         self.f = self.w * (0.75 + 0.35 * u[0])
         self.cx = self.w * (0.5 + 0.16 * (u[1] - 0.5))
         self.hy = self.h * (0.42 + 0.1 * (u[2] - 0.5))
         self.eye = 1.25 + 0.4 * u[3]
-        self.bend = 0.0012 * float(rng.standard_normal()) if u[4] < 0.5 else 0.0
-        self.half = city.road[0] + (city.road[1] - city.road[0]) * u[5]
+        self.bend = 0.0012 * float(rng.standard_normal()) if lasting[4] < 0.5 else 0.0
+        self.half = city.road[0] + (city.road[1] - city.road[0]) * lasting[5]
         self.x0 = self.half * (0.25 + 0.3 * u[6])
         self.weather = bisect_left([*accumulate(city.weather)], u[7] * 0.999)
         clear, overcast, haze, rain, dusk = (kind == self.weather for kind in range(5))
@@ -127,7 +135,7 @@ class Canvas:
         self.fog = {0: (0.7, 0.77, 0.86), 1: (0.72, 0.73, 0.74), 2: (0.75, 0.76, 0.76),
                     3: (0.58, 0.6, 0.63), 4: (0.42, 0.36, 0.4)}[self.weather]  # fmt: skip
         self.pane = (0.75, 0.55, 0.25) if dusk else tuple(0.7 * v for v in self.fog)
-        self.reach = between(rng, 1, 7)  # metres of shade in front of the façades
+        self.reach = between(self.now, 1, 7)  # metres of shade in front of the façades
         self.cobbled = rng.random() < city.cobbles
         self.rails = -0.45 * self.half if rng.random() < city.rails else 0.0  # x of a tram track
         self.cross = between(rng, 12, 40) if rng.random() < 0.45 else 0.0  # z of a side street
@@ -141,6 +149,11 @@ class Canvas:
         # a plane a colour: innermost loops over three colours would take most of the time
         self.rgb = np.zeros((3, self.h, self.w), np.uint8)
         self.lab = np.full((self.h, self.w), SKY, np.uint8)
+
+    def apart(self, source: np.random.Generator) -> np.random.Generator:
+        """What a wall or thing is painted by: where a street is seen more than once, numbers of
+        its own, so that it looks the same whatever else is in view."""
+        return source if self.now is self.rng else np.random.default_rng(source.integers(2**62))
 
     def project(self, x: float, z: float, y: float = 0.0) -> Point:
         """World (x to the right, z ahead, y up; metres) → picture (u, v)."""
@@ -167,39 +180,42 @@ class Canvas:
 
         Who is `careful` takes nothing for its look-alike, and draws the same numbers all the same.
         """
-        u = (self.rng.random(), self.rng.random())
+        u = (self.now.random(), self.now.random())
         if size < 2 * SMALL and u[0] < LEFT_OUT:
             return None
         rate = FACADE_CONFUSION if label == BUILDING else CONFUSION
         if label in LOOK_ALIKES and u[1] < rate:
-            taken_for = pick(self.rng, LOOK_ALIKES[label])
+            taken_for = pick(self.now, LOOK_ALIKES[label])
             return label if self.careful else taken_for
         return label
 
     def start_objects(self) -> None:
         """From arrays to Pillow: the ground and the façades are done, objects follow."""
-        self.picture = Image.merge("RGB", [Image.fromarray(plane) for plane in self.rgb])
         self.mask = Image.fromarray(self.lab)
-        self._ink, self._label = ImageDraw.Draw(self.picture), ImageDraw.Draw(self.mask)
+        self._label = ImageDraw.Draw(self.mask)
+        if self.coloured:
+            self.picture = Image.merge("RGB", [Image.fromarray(plane) for plane in self.rgb])
+            self._ink = ImageDraw.Draw(self.picture)
 
     def poly(self, points: Sequence[Point], ink, label: int | None = None) -> None:
-        if ink is not None:
+        if ink is not None and self.coloured:
             self._ink.polygon(points, fill=ink)
         if label is not None:
             self._label.polygon(points, fill=label)
 
     def oval(self, u, v, ru, rv, ink, label: int | None = None, ring: int = 0) -> None:
         box = (u - ru, v - rv, u + ru, v + rv)
-        if ring:
+        if ring and self.coloured:
             self._ink.ellipse(box, outline=ink, width=ring)
-        elif ink is not None:
+        elif ink is not None and self.coloured:
             self._ink.ellipse(box, fill=ink)
         if label is not None:
             self._label.ellipse(box, fill=label)
 
     def line(self, points: Sequence[Point], width: float, ink, label: int | None = None) -> None:
         thick = max(1, round(width))
-        self._ink.line(points, fill=ink, width=thick)
+        if self.coloured:
+            self._ink.line(points, fill=ink, width=thick)
         if label is not None:
             self._label.line(points, fill=label, width=max(2, thick))
 
@@ -225,8 +241,10 @@ def paint_sky(c: Canvas) -> None:
               3: (0.55, 0.58, 0.62), 4: (0.2, 0.22, 0.36)}[c.weather]  # fmt: skip
     low = (0.85, 0.55, 0.42) if c.dusk else np.minimum(np.array(c.fog) * 1.12, 1)
     t = np.linspace(0, 1, rows, dtype=np.float32)[:, None] ** 1.4
-    high = vary(c.rng, zenith, 0.1)
-    i, j = c.rng.integers(0, 512, 2)
+    high = vary(c.now, zenith, 0.1)
+    i, j = c.now.integers(0, 512, 2)
+    if not c.coloured:
+        return  # the canvas is all sky at first
     thick = window(_clouds(0.05 if c.weather == 0 else 0.2), (i, j), (rows, c.w // 2), 2)
     grey = np.float32(0.95 if c.weather < 3 else 0.45)
     for plane, above, below in zip(c.rgb, high, low, strict=True):
@@ -237,10 +255,11 @@ def paint_sky(c: Canvas) -> None:
         plane[:rows] = doubled(np.clip(shown, 0, 255, out=shown).astype(np.uint8))
 
 
-def paint_ground(c: Canvas, edges, kinds, colours, shadow: np.ndarray) -> None:
+def paint_ground(c: Canvas, edges, kinds, colours, shadow: np.ndarray | None) -> None:
     """Strips between `edges` (x, metres) of class `kinds`, markings, texture and shadows.
 
-    `shadow` float32 [h, w / 2], 1 is dark. Columns are computed at half the resolution.
+    `shadow` float32 [h, w / 2], 1 is dark; None where nothing is coloured. Columns are computed at
+    half the resolution.
     """
     rng = c.rng
     top = max(0, int(c.hy) + 1)
@@ -260,6 +279,11 @@ def paint_ground(c: Canvas, edges, kinds, colours, shadow: np.ndarray) -> None:
     if c.cross:
         strip[(z[:, 0] > c.cross) & (z[:, 0] < c.cross + 7)] = kinds.index(ROAD)
     road, of_strip = strip == kinds.index(ROAD), strip.astype(np.intp)
+    phase = 0.0 if c.cobbled else 6 * rng.random()  # of the markings
+    label = np.array([c.annotate(k) for k in kinds], np.uint8)
+    c.lab[top:] = doubled(label.take(of_strip, mode="clip"))
+    if not c.coloured:
+        return
     value = fine * (1 / (1 + z / 25))
     value += coarse
     rough = np.array([0.22 if k == TERRAIN else 0.055 for k in kinds], np.float32)
@@ -276,7 +300,6 @@ def paint_ground(c: Canvas, edges, kinds, colours, shadow: np.ndarray) -> None:
     value -= 0.07 * (road & (np.abs(np.abs(x - np.float32(c.x0)) - 0.8) < 0.25))  # wheel tracks
     paint = rail = None
     if not c.cobbled:
-        phase = rng.random() * 6
         paint = (across < 0.09) & (((z + phase) % 6 < 3) | (phase < 1.5))
         if phase > 3:
             side = c.half - 0.35 - 2.0 * (phase > 4.5)
@@ -310,8 +333,6 @@ def paint_ground(c: Canvas, edges, kinds, colours, shadow: np.ndarray) -> None:
         colour *= lit
         colour += (255 * (1 - fade)) * np.float32(fog)
         plane[top:] = doubled(np.clip(colour, 0, 255, out=colour).astype(np.uint8))
-    label = np.array([c.annotate(k) for k in kinds], np.uint8)
-    c.lab[top:] = doubled(label.take(of_strip, mode="clip"))
 
 
 def _fraction(x: np.ndarray) -> np.ndarray:

@@ -93,8 +93,9 @@ def _both(mul: np.ndarray, glass: np.ndarray) -> np.ndarray:
 
 
 def paint_wall(
-    c: Canvas, a: Point, b: Point, height: float, rgb: Rgb, texture: Texture, label: int,
-    facing: float, roof: tuple[float, Rgb] = (0.0, (0, 0, 0)), ragged: float = 0.0, skyline=None,
+    c: Canvas, rng: np.random.Generator, a: Point, b: Point, height: float, rgb: Rgb,
+    texture: Texture, label: int, facing: float, roof: tuple[float, Rgb] = (0.0, (0, 0, 0)),
+    ragged: float = 0.0, skyline=None,
 ) -> None:  # fmt: skip
     """A textured upright plane over the ground line from `a` to `b` (x, z).
 
@@ -106,7 +107,7 @@ def paint_wall(
     lo, hi = max(0, math.ceil(min(ua, ub))), min(c.w, math.ceil(max(ua, ub)))
     if hi <= lo:
         return
-    shift = int(c.rng.random() * 288)
+    shift = int(rng.random() * 288)
     # most of what is hidden is so by far: its highest corner is under the lowest skyline
     rises = height + roof[0] + 5 * ragged - c.eye
     if rises > 0 and c.hy - c.f * rises / min(a[1], b[1]) > np.maximum.reduce(skyline[lo:hi]) + 1:
@@ -138,6 +139,13 @@ def paint_wall(
     if v1 <= v0:
         return
     v = c.rows[v0:v1]
+    inside = v >= top
+    inside &= v <= limit
+    # an annotator fills the gaps of a fence
+    np.copyto(c.lab[v0:v1, lo:hi], np.uint8(label), where=inside)
+    np.minimum(before, top, out=before)
+    if not c.coloured:
+        return
     y = np.float32(c.eye) - (v - np.float32(c.hy)) * (z / np.float32(c.f))
     looks, glazed, see_through = texture
     at = (y * PPM).astype(np.int32)
@@ -146,8 +154,6 @@ def paint_wall(
     # what lies above or below the texture is outside, whatever is taken for it
     look = looks.ravel().take(at, mode="clip")
     m, g = (look.real, look.imag) if glazed or see_through else (look, None)
-    inside = v >= top
-    inside &= v <= limit
     fade = 255 * np.exp(-z / np.float32(c.sight))
     over = 0  # rows that hold some roof
     if roof[0]:
@@ -159,9 +165,8 @@ def paint_wall(
     y *= np.float32(0.083)
     y += np.float32(0.75)
     m = m * np.minimum(y, 1, out=y)  # less light near the ground
-    whole = inside  # an annotator fills the gaps of a fence
     if see_through:
-        inside = whole & (g >= 0)
+        inside &= g >= 0
     own, lights = np.array(rgb, np.float32), c.light(facing)
     lit = np.array([k * light for k, light in zip(rgb, lights, strict=True)], np.float32)
     shown = m * (lit[:, None, None] * fade)
@@ -173,5 +178,3 @@ def paint_wall(
     shown += (255 - fade) * c.haze
     np.minimum(shown, 255, out=shown)
     np.copyto(c.rgb[:, v0:v1, lo:hi], shown, where=inside, casting="unsafe")
-    np.copyto(c.lab[v0:v1, lo:hi], np.uint8(label), where=whole)
-    np.minimum(before, top, out=before)

@@ -80,20 +80,23 @@ def paint_rows(c: Canvas, left: float, right: float) -> None:
     chances = [*accumulate(city.pieces)]
     plots: list[tuple] = []
 
+    def plot(order: float, *wall: object) -> None:
+        plots.append((order, c.apart(rng), wall))
+
     def building(x: float, z: float, side: int, long: float, behind: bool = False) -> None:
         looks = (between(rng, *city.height), vary(rng, pick(rng, city.facades), 0.1),
                  facade(int(rng.integers(18))), c.annotate(BUILDING))  # fmt: skip
         roof = (city.roof * between(rng, 0.2, 1.3), vary(rng, pick(rng, city.roofs)))
         lit = 1.0 if side != c.sun else 0.1
         if long:
-            plots.append((z + long / 2, (x, z), (x, z + long), *looks, lit, roof, 0.0))
+            plot(z + long / 2, (x, z), (x, z + long), *looks, lit, roof, 0.0)
         order = z + long / 2 if behind else z
-        plots.append((order, (x, z), (x + side * (12 if long else 16), z), *looks, 0.45, roof, 0.0))
+        plot(order, (x, z), (x + side * (12 if long else 16), z), *looks, 0.45, roof, 0.0)
 
     def green(a: Point, b: Point, high: float) -> None:
         colour = vary(rng, pick(rng, city.leaves))
-        plots.append(((a[1] + b[1]) / 2, a, b, high, colour, plain("hedge"),
-                      c.annotate(VEGETATION), 0.4, (0.0, colour), 0.1 * high))  # fmt: skip
+        plot((a[1] + b[1]) / 2, a, b, high, colour, plain("hedge"),
+             c.annotate(VEGETATION), 0.4, (0.0, colour), 0.1 * high)  # fmt: skip
 
     far = between(rng, 45, 130)
     for side, edge in ((-1, left), (1, right)):
@@ -114,9 +117,9 @@ def paint_rows(c: Canvas, left: float, right: float) -> None:
                 rgb = (0.42, 0.32, 0.22) if wood else (0.22, 0.24, 0.24)
                 rgb = pick(rng, city.facades) if kind == "wall" else rgb
                 look = "wall" if kind == "wall" else "planks" if wood else "rails"
-                plots.append((z + long / 2, a, b, between(rng, 0.9, 2.4), vary(rng, rgb, 0.15),
-                              plain(look), c.annotate(WALL if kind == "wall" else FENCE),
-                              1.0 if side != c.sun else 0.1, (0.0, rgb), 0.0))  # fmt: skip
+                plot(z + long / 2, a, b, between(rng, 0.9, 2.4), vary(rng, rgb, 0.15),
+                     plain(look), c.annotate(WALL if kind == "wall" else FENCE),
+                     1.0 if side != c.sun else 0.1, (0.0, rgb), 0.0)  # fmt: skip
             if kind not in ("building", "gap") and rng.random() < 0.7:
                 x = side * (edge + between(rng, 4, 9))
                 if rng.random() < city.pieces[0] + 0.2:
@@ -133,18 +136,18 @@ def paint_rows(c: Canvas, left: float, right: float) -> None:
             green((x, far + 8), (x + wide, far + 8), between(rng, 4, 9))
         x += wide
     later = []
-    for plot in sorted(plots, key=lambda item: item[0]):
-        if plot[5] is plain("rails"):
-            later.append((plot, c.skyline.copy()))
+    for _, own, wall in sorted(plots, key=lambda item: item[0]):
+        if wall[4] is plain("rails"):
+            later.append((own, wall, c.skyline.copy()))
         else:
-            paint_wall(c, *plot[1:])
-    for plot, skyline in reversed(later):
-        paint_wall(c, *plot[1:], skyline=skyline)
+            paint_wall(c, own, *wall)
+    for own, wall, skyline in reversed(later):
+        paint_wall(c, own, *wall, skyline=skyline)
 
 
 def populate(c: Canvas, pavement: Point) -> list[tuple[float, float, Point, Callable[[], None]]]:
     """Objects as (z, x, footprint (width, length), painter)."""
-    rng, city, half = c.rng, c.city, c.half
+    rng, city, half = c.rng, c.city, c.half  # first what stays: trees, posts, parked cars
     things: list = []
 
     def depth(near: float = 5.0, far: float = 50.0) -> float:
@@ -155,7 +158,13 @@ def populate(c: Canvas, pavement: Point) -> list[tuple[float, float, Point, Call
         return (-1, 1)[side] * (half + edge + rng.random() * max(0.2, pavement[side] - edge))
 
     def put(x, z, size, painter, *extra) -> None:
-        things.append((z, x, size, lambda: painter(c, x, z, *extra)))
+        own = c.apart(rng)
+
+        def paint() -> None:
+            c.rng = own
+            painter(c, x, z, *extra)
+
+        things.append((z, x, size, paint))
 
     for _ in range(rng.poisson(city.trees)):
         put(beside(0.6) * between(rng, 1, 1.5), depth(6, 70), (2.0, 2.0), tree)
@@ -163,17 +172,20 @@ def populate(c: Canvas, pavement: Point) -> list[tuple[float, float, Point, Call
         kind = pick(rng, ("lamp", "lamp", "light", "sign", "sign"))
         side = -1 if rng.random() < 0.45 else 1
         put(side * (half + between(rng, 0.2, 0.7)), depth(6, 45), (0.15, 0.15), post, kind)
+    rng = c.now
     for _ in range(rng.poisson(city.people * 0.5)):
         x, z = beside(), depth(4.5, 40)
         if rng.random() < 0.15:
             x = between(rng, -half, half)
         for k in range(1 + rng.poisson(1)):
             put(x + 0.6 * k * between(rng, -1, 1), z + rng.random(), (0.5, 0.4), person)
+    rng = c.rng
     for side in (-1, 1):
         z = between(rng, 4, 12)
         for _ in range(rng.poisson(city.parked / 2)):
             put(side * (half - 1.05), z, (1.8, 4.4), vehicle, CAR, side > 0)
             z += between(rng, 5.2, 9)
+    rng = c.now
     for kind, rate in (
         (CAR, city.driving * 0.8), (TRUCK, city.trucks), (BUS, city.buses), (TRAIN, city.trains),
     ):  # fmt: skip
@@ -215,7 +227,7 @@ def cast_shadows(c: Canvas, things) -> np.ndarray:
 
 
 def paint_bonnet(c: Canvas) -> None:
-    rng = c.rng
+    rng = c.now
     top, edge = c.h * between(rng, 0.9, 0.95), c.h * between(rng, 0.97, 1.02)
     points = [(0, c.h), (0, edge), (c.w * 0.2, top + 4), (c.w * 0.5, top), (c.w * 0.8, top + 4),
               (c.w, edge), (c.w, c.h)]  # fmt: skip
@@ -225,8 +237,8 @@ def paint_bonnet(c: Canvas) -> None:
 
 def photograph(c: Canvas) -> np.ndarray:
     """Wet reflections, exposure, lens, sensor and compression; uint8 [h/2, w/2, 3]."""
-    rng = c.rng
     height, width = c.h // 2, c.w // 2
+    exposure, gamma, blur, (i, j), sensitive, noisy, quality = _shot(c.now, height, width)
     small = c.picture.reduce(2)
     if c.wet:
         hy = int(c.hy / 2)
@@ -238,28 +250,34 @@ def photograph(c: Canvas) -> np.ndarray:
         mirror = image[hy - rows : hy][::-1].astype(np.float32) - ground
         ground += (road * near * mirror).astype(np.int16).astype(np.uint8)  # modulo 256
         small = Image.fromarray(image)
-    exposure = between(rng, 0.85, 1.2) * (1 + 0.03 * rng.standard_normal(3))
-    tone = np.clip(exposure[:, None] * np.linspace(0, 1, 256), 0, 1) ** between(rng, 0.85, 1.1)
-    small = small.filter(ImageFilter.BoxBlur(0.15 + 0.45 * rng.random()))
+    tone = np.clip(exposure[:, None] * np.linspace(0, 1, 256), 0, 1) ** gamma
+    small = small.filter(ImageFilter.BoxBlur(blur))
     image = np.array(small.point(np.rint(255 * tone).astype(int).ravel().tolist()), np.float32)
-    i, j = rng.integers(0, 512, 2)
     seen = window(_grain(), (i, j), (height, width))
     seen *= vignette(height, width)
     for colour in range(3):
         image[..., colour] *= seen
-    sigma = np.float32(255 * (0.008 + 0.016 * rng.random()) * (1.5 if c.dusk else 1.0))
-    noisy = rng.standard_normal((height, width, 3), np.float32)
-    noisy *= sigma
+    noisy *= np.float32(255 * sensitive * (1.5 if c.dusk else 1.0))
     image += noisy
     pixels = np.clip(image, 0, 255, out=image).astype(np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=int(rng.integers(55, 93)))
+    Image.fromarray(pixels).save(stream, "JPEG", quality=quality)
     return np.array(Image.open(stream, formats=("JPEG",)))
+
+
+def _shot(rng: np.random.Generator, height: int, width: int) -> tuple:
+    """What chance decides of a photograph: exposure [3], gamma, blur (pixels), the window of the
+    sensor's pattern, its noise at full light and in each pixel, float32 [h, w, 3], and quality."""
+    exposure = between(rng, 0.85, 1.2) * (1 + 0.03 * rng.standard_normal(3))
+    gamma, blur = between(rng, 0.85, 1.1), 0.15 + 0.45 * rng.random()
+    corner, sensitive = rng.integers(0, 512, 2), 0.008 + 0.016 * rng.random()
+    noisy = rng.standard_normal((height, width, 3), np.float32)
+    return exposure, gamma, blur, corner, sensitive, noisy, int(rng.integers(55, 93))
 
 
 def annotated(c: Canvas) -> np.ndarray:
     """The mask as a human draws it: displaced boundaries, thin void borders; uint8 [h/2, w/2]."""
-    rng, lab = c.rng, np.asarray(c.mask)
+    rng, lab = c.now, np.asarray(c.mask)
     height, width = c.h // 2, c.w // 2
     i, j = rng.integers(0, 512, 2)
     shape = (height, width)
@@ -300,23 +318,60 @@ def _thin() -> np.ndarray:
 
 
 def render_scene(
-    city: str, seed: int, index: int, height: int = 128, width: int = 256, *, careful: bool = False
+    city: str,
+    seed: int,
+    index: int,
+    height: int = 128,
+    width: int = 256,
+    *,
+    careful: bool = False,
+    moment: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Render one scene; `careful`: by an annotator who takes nothing for its look-alike.
 
+    moment: the street with this index at one time of many. Ground, façades, hedges, trees, posts
+    and parked cars stay; camera, weather, light, traffic, people and the annotator's slips do not.
+    None: a street that is seen once, another one than at any moment.
+
     Returns (image uint8 [height, width, 3] RGB, mask uint8 [height, width] of train ids or 255).
     Image, outlines and what is left out are the same either way.
-    Raises ValueError for an unknown city, a negative seed or index, a side under 32 pixels.
+    Raises ValueError for an unknown city, a negative seed, index or moment, a side under 32 pixels.
     """
+    c = _painted(city, seed, index, height, width, careful, moment)
+    return photograph(c), annotated(c)
+
+
+def render_labels(
+    city: str, seed: int, index: int, height: int, width: int, *, moment: int | None = None
+) -> np.ndarray:
+    """The mask of `render_scene` by a `careful` annotator, in half the time; raises as that."""
+    c = _painted(city, seed, index, height, width, True, moment, coloured=False)
+    _shot(c.now, height, width)  # the annotator's numbers come after the photographer's
+    return annotated(c)
+
+
+def _painted(
+    city: str,
+    seed: int,
+    index: int,
+    height: int,
+    width: int,
+    careful: bool,
+    moment: int | None,
+    coloured: bool = True,
+) -> Canvas:
     if city not in CITIES:
         raise ValueError(f"unknown city {city!r}; known: {', '.join(CITIES)}")
     if seed < 0 or index < 0:
         raise ValueError(f"seed and index must be 0 or more, found seed {seed}, index {index}")
+    if moment is not None and moment < 0:
+        raise ValueError(f"moment {moment}: expected 0 or more, or None")
     if height < 32 or width < 32:
         raise ValueError(f"height and width must be 32 or more, found {height}x{width}")
     style = CITIES[city]
     rng = np.random.default_rng([seed, index, style.number])
-    c = Canvas(rng, style, height, width, careful)
+    now = None if moment is None else np.random.default_rng([seed, index, style.number, moment])
+    c = Canvas(rng, style, height, width, careful, now, coloured)
     pavement = tuple(rng.uniform(*style.pavement, 2))
     edges, kinds, colours = [-c.half, c.half], [ROAD], [(between(rng, 0.25, 0.42),) * 3]
     outer = [c.half, c.half]
@@ -340,7 +395,7 @@ def render_scene(
         colours.insert(end, (0.3, 0.36, 0.16) if green else pick(rng, style.paving))
     things = populate(c, pavement)
     paint_sky(c)
-    paint_ground(c, edges, kinds, colours, cast_shadows(c, things))
+    paint_ground(c, edges, kinds, colours, cast_shadows(c, things) if coloured else None)
     paint_rows(c, outer[0], outer[1])
     c.start_objects()
     if c.rails:  # overhead wires carry no class
@@ -348,6 +403,6 @@ def render_scene(
         c.line(wire, 1, c.shade((0.1, 0.1, 0.1), 20))
     for *_, painter in things:
         painter()
-    if rng.random() < style.bonnet:
+    if c.now.random() < style.bonnet:
         paint_bonnet(c)
-    return photograph(c), annotated(c)
+    return c

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from segleak_utils.data import CLASSES, PALETTE, Scenes, Split
 from segleak_utils.synthstreets.cache import drawn_once
 from segleak_utils.synthstreets.scene import VERSION, render_scene
@@ -19,6 +21,7 @@ def draw(
     *,
     height: int = 128,
     width: int = 256,
+    moments: int | None = None,
     root: str | Path = "data",
     workers: int | None = None,
     progress: bool = True,
@@ -26,25 +29,48 @@ def draw(
     """Scenes `start .. start + count - 1` of a procedural city, drawn once and then cached.
 
     An index is the identity of a scene: it has the same id and the same pixels whichever range it
-    is drawn in. The cache lies in `root/synthstreets/` and is read as memory maps, see
-    `cache.drawn_once`. ValueError: unknown city, negative start, count < 1.
+    is drawn in. With `moments` an index is a street that is seen so often, one moment after the
+    other (`render_scene`): count * moments scenes, their `groups` the streets. The cache lies in
+    `root/synthstreets/` and is read as memory maps, see `cache.drawn_once`. ValueError: unknown
+    city, negative start, count or moments < 1.
     """
     if city not in CITIES:
         raise ValueError(f"city {city!r} is unknown, expected one of {', '.join(CITIES)}")
     if start < 0 or count < 1:
         raise ValueError(f"start {start}, count {count}: expected start >= 0 and count >= 1")
-    name = f"{city}-s{seed}-{start}-{count}-{height}x{width}-v{VERSION}"
+    if moments is not None and moments < 1:
+        raise ValueError(f"moments is {moments}, expected 1 or more, or None")
+    each = 1 if moments is None else moments
+    streets = [street for street in range(start, start + count) for _ in range(each)]
+    seen = "" if moments is None else f"-m{moments}"
+    folder = f"{city}-s{seed}-{start}-{count}{seen}-{height}x{width}-v{VERSION}"
     images, masks = drawn_once(
-        Path(root) / "synthstreets" / name,
-        partial(render_scene, city, seed, height=height, width=width),
-        range(start, start + count),
+        Path(root) / "synthstreets" / folder,
+        partial(_drawn, city, seed, moments, height, width),
+        range(start * each, (start + count) * each),
         (height, width),
         workers=workers,
         progress=progress,
     )
-    ids = [f"{city}-s{seed}-{index:06d}" for index in range(start, start + count)]
-    source = f"synthstreets {city} {seed} {height}x{width} v{VERSION}"
-    return Scenes.from_arrays(images, masks, ids, CLASSES, PALETTE, source=source)
+    names = [f"{city}-s{seed}-{street:06d}" for street in streets]
+    ids = names if moments is None else [f"{n}-m{i % each}" for i, n in enumerate(names)]
+    return Scenes.from_arrays(
+        images,
+        masks,
+        ids,
+        CLASSES,
+        PALETTE,
+        groups=None if moments is None else names,
+        source=f"synthstreets {city} {seed} {height}x{width} v{VERSION}",
+    )
+
+
+def _drawn(
+    city: str, seed: int, moments: int | None, height: int, width: int, number: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The scene with that number, all moments of a street after each other."""
+    street, moment = (number, None) if moments is None else divmod(number, moments)
+    return render_scene(city, seed, street, height, width, moment=moment)
 
 
 def split(

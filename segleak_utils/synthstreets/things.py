@@ -81,12 +81,14 @@ def stamp(c: Canvas, left, top, wide, high, tint: Rgb, z: float, label: int | No
         for value in ((x0 - left) / wide, (y0 - top) / high, (x1 - left) / wide, (y1 - top) / high)
     )
     size = (x1 - x0, y1 - y0)
-    shade, body, outline = (p.resize(size, Image.Resampling.BILINEAR, box=box) for p in sprite)
-    dark, bright = c.shade((0, 0, 0), z), c.shade(tuple(2.0 * v for v in tint), z, 0.7)
-    dark, bright = np.array(dark), np.array(bright)
-    shade.putpalette((dark + (bright - dark) * GREYS // 255).astype(np.uint8).tobytes())
-    c.picture.paste(shade.convert("RGB"), (x0, y0), body)
+    if c.coloured:
+        shade, body = (p.resize(size, Image.Resampling.BILINEAR, box=box) for p in sprite[:2])
+        dark, bright = c.shade((0, 0, 0), z), c.shade(tuple(2.0 * v for v in tint), z, 0.7)
+        dark, bright = np.array(dark), np.array(bright)
+        shade.putpalette((dark + (bright - dark) * GREYS // 255).astype(np.uint8).tobytes())
+        c.picture.paste(shade.convert("RGB"), (x0, y0), body)
     if label is not None:
+        outline = sprite[2].resize(size, Image.Resampling.BILINEAR, box=box)
         c.mask.paste(label, (x0, y0), outline.convert("1", dither=Image.Dither.NONE))
 
 

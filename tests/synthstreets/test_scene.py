@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from segleak_utils import data, synthstreets
+from segleak_utils.synthstreets.scene import render_labels
 
 PER_CITY = 40
 
@@ -180,3 +181,39 @@ def test_too_small(height, width):
 def test_negative_seed_or_index(seed, index):
     with pytest.raises(ValueError, match=f"seed {seed}, index {index}"):
         synthstreets.render_scene("harbour", seed, index)
+
+
+def test_a_street_is_the_same_at_every_moment_and_what_moves_is_not():
+    drawn = [
+        [synthstreets.render_scene("harbour", 0, street, 64, 128, moment=m) for m in (0, 1)]
+        for street in range(60)
+    ]
+    again = synthstreets.render_scene("harbour", 0, 5, 64, 128, moment=1)
+    np.testing.assert_array_equal(again[0], drawn[5][1][0])
+    for (first, _), (second, _) in drawn:
+        assert (first != second).any(-1).mean() > 0.9
+    seen_once = synthstreets.render_scene("harbour", 0, 5, 64, 128)
+    assert not any(np.array_equal(seen_once[0], image) for image, _ in drawn[5])
+
+    def alike(*names: str) -> float:
+        """Correlation over streets of a share of the picture at the two moments."""
+        shares = [
+            [sum((mask == data.CLASSES.index(n)).mean() for n in names) for _, mask in of]
+            for of in drawn
+        ]
+        return float(np.corrcoef(np.transpose(shares))[0, 1])
+
+    # trees and parked cars stay, traffic and people do not
+    assert alike("vegetation") > 0.7 and min(alike("car"), alike("terrain")) > 0.4
+    assert max(abs(alike("bus", "truck")), abs(alike("person"))) < 0.25
+    with pytest.raises(ValueError, match="moment -1: expected 0 or more, or None"):
+        synthstreets.render_scene("harbour", 0, 0, moment=-1)
+
+
+@pytest.mark.parametrize("city", synthstreets.CITIES)
+@pytest.mark.parametrize("moment", [None, 3])
+def test_labels_alone_are_those_of_the_careful_annotator(city, moment):
+    for index in range(4):
+        whole = synthstreets.render_scene(city, 2, index, careful=True, moment=moment)[1]
+        alone = render_labels(city, 2, index, 128, 256, moment=moment)
+        np.testing.assert_array_equal(alone, whole)

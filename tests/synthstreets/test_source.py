@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from segleak_utils.data import Scenes
-from segleak_utils.synthstreets import draw, render_scene
+from segleak_utils.data import VOID, Scenes
+from segleak_utils.synthstreets import draw, mislabelled, render_scene
 from segleak_utils.synthstreets.cache import drawn_once
 
 # ---------------------------------------------------------------------------------- SynthStreets
@@ -39,6 +39,22 @@ def test_synthstreets_is_the_renderer_cached(tmp_path, monkeypatch):
     # the second time nothing is drawn
     monkeypatch.setattr("segleak_utils.synthstreets.cache.in_processes", None)
     assert torch.equal(synth(tmp_path, 5)[1][0], scenes[1][0])
+
+
+def test_a_street_has_its_moments_one_after_the_other(tmp_path):
+    scenes = synth(tmp_path, 5, 2, moments=3)
+    assert scenes.ids == [f"harbour-s0-00000{n}-m{k}" for n in (5, 6) for k in range(3)]
+    assert list(scenes.groups) == ["harbour-s0-000005"] * 3 + ["harbour-s0-000006"] * 3
+    image, mask = render_scene("harbour", 0, 6, 32, 64, moment=1)
+    assert torch.equal(scenes[4][0], torch.from_numpy(image).permute(2, 0, 1) / 255)
+    assert torch.equal(scenes[4][1], torch.from_numpy(mask).long())
+    assert torch.equal(synth(tmp_path, 6, 1, moments=2)[1][0], scenes[4][0])
+    wrong = mislabelled(scenes, workers=1)
+    careful = render_scene("harbour", 0, 6, 32, 64, careful=True, moment=1)[1]
+    both = (mask != VOID) & (careful != VOID)
+    np.testing.assert_array_equal(wrong[4], (mask != careful) & both)
+    with pytest.raises(ValueError, match="moments is 0, expected 1 or more"):
+        synth(tmp_path, moments=0)
 
 
 def left(caches: Path) -> list[Path]:
