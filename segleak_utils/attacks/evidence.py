@@ -21,7 +21,7 @@ from segleak_utils.attacks.outputs import Outputs
 from segleak_utils.attacks.references import Case, classes
 from segleak_utils.checks import numbers, tensors
 from segleak_utils.data import VOID
-from segleak_utils.metrics import Interval
+from segleak_utils.metrics import Interval, rank_correlation
 
 LEAST_PIXELS = 20  # of a class or a region: a mean over fewer says little
 LEAST_IMAGES = 50  # of members and of non-members, for an AUC to be of use
@@ -268,7 +268,6 @@ def correlates(
             f"shares are {list(shares.shape)} and difficulties {list(difficulty.shape)} for "
             f"{len(scores)} scores and {len(names)} classes"
         )
-    count = numbers.count(len(scores), "the number of images", 4)
     _refuse_constant(scores)
     values = {"difficulty: the references' loss": difficulty}
     for k, name in enumerate(names):
@@ -276,9 +275,5 @@ def correlates(
             values[f"share of {name}"] = shares[:, k]
     out = {}
     for name, value in values.items():
-        rank = float(spearmanr(value, scores).statistic)
-        half = 1.96 * np.sqrt((1 + rank**2 / 2) / (count - 3))
-        middle = np.arctanh(np.clip(rank, -1 + 1e-9, 1 - 1e-9))
-        low, high = np.tanh([middle - half, middle + half])
-        out[name] = Interval(rank, min(rank, low), max(rank, high), count, 0)
+        out[name] = rank_correlation(value, scores)
     return dict(sorted(out.items(), key=lambda item: -abs(item[1].value)))

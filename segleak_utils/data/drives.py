@@ -192,9 +192,10 @@ def camvid_split(
 
     `independent`: victim and shadow get different drives; `dependent`: both get blocks of all
     of them. A block goes to the role that has the fewest of its drive, ties to the fewest in all,
-    then by `seed`; a tenth of each drive is held out. Frames closer than `min_step` video frames
-    to the one before are left out: most of CamVid is labelled every 30 frames, but 101 frames of
-    0016E5 every 2, near-duplicates which would count as independent images in every interval.
+    then by `seed`; a tenth of each drive is held out. The lists' `groups` are the blocks. Frames
+    closer than `min_step` video frames to the one before are left out: most of CamVid is labelled
+    every 30 frames, but 101 frames of 0016E5 every 2, near-duplicates which would count as
+    independent images in every interval.
     """
     if setting not in ("dependent", "independent"):
         raise ValueError(f"setting is {setting!r}, expected 'dependent' or 'independent'")
@@ -214,9 +215,14 @@ def camvid_split(
         order = _deal(list(counts.values()), owners, np.random.default_rng(seed))
         for frame, number in zip(frames, blocks(groups, counts, gap), strict=True):
             if number >= 0:
-                chosen.setdefault(order[number], []).append(frame)
-    names = [field.name for field in fields(Split)]
-    lists = {name: scenes.subset(chosen.get(name, [])) for name in names}
+                chosen.setdefault(order[number], []).append((frame, number))
+    lists = {}
+    for name in [field.name for field in fields(Split)]:
+        frames, of = zip(*chosen.get(name, []), strict=True) if name in chosen else ((), ())
+        own = scenes.subset(frames)
+        lists[name] = own.regrouped(
+            [f"{d}, block {k}" for d, k in zip(own.groups, of, strict=True)]
+        )
     return Split(**{n: s for n, s in lists.items() if len(s) or not n.endswith("held_out")})
 
 

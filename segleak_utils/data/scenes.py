@@ -180,6 +180,10 @@ class Scenes(torch.utils.data.Dataset):
         rows, ids = [self._rows[i] for i in chosen], [self.ids[i] for i in chosen]
         return Scenes(rows, ids, self.class_names, self.palette, groups)
 
+    def regrouped(self, groups: Sequence[str]) -> Scenes:
+        """The same scenes in other groups; ValueError unless there is one for each."""
+        return Scenes(self._rows, self.ids, self.class_names, self.palette, groups)
+
     def flipped(self) -> Scenes:
         """The same scenes right for left, images and masks: a second question about each of them.
 

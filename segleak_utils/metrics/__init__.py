@@ -25,8 +25,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "one_run_p_value",
             "rate_limits",
         ],
-        "grouped": ["group_numbers", "grouped_auc", "owners_of", "tpr_interval"],
+        "grouped": [
+            "group_numbers",
+            "grouped_auc",
+            "grouped_auc_difference",
+            "owners_of",
+            "tpr_interval",
+        ],
         "intervals": ["Interval"],
+        "ranks": ["paired_rank_difference", "rank_correlation"],
         "rates": [
             "PRIORS",
             "paired_tpr_difference",

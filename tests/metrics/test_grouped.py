@@ -12,6 +12,7 @@ from segleak_utils.metrics import (
     auc,
     group_numbers,
     grouped_auc,
+    grouped_auc_difference,
     owners_of,
     tpr_at_fpr,
     tpr_interval,
@@ -195,3 +196,23 @@ def test_the_intervals_of_dealt_owners_cover(score, shift, alike):
     for found in (areas, rates):
         covered = np.mean([one.contains(np.mean([x.value for x in found])) for one in found])
         assert 0.92 <= covered <= (1 if alike else 0.985)
+
+
+@pytest.mark.parametrize(("n_groups", "gap"), [(24, 0.0), (24, 0.5), (80, 0.3)])
+def test_a_difference_by_group_covers(n_groups, gap):
+    rng, held, n = np.random.default_rng(4), 0, 300
+    member = np.repeat(np.arange(n_groups) % 2 == 0, 10)
+    groups = np.repeat(np.arange(n_groups), 10)
+    truth = norm.cdf((1 + gap) / 2**0.5) - norm.cdf(1 / 2**0.5)
+    for _ in range(n):
+        both, own = rng.normal(0, 0.5, (1, n_groups)), rng.normal(0, 0.5, (2, n_groups))
+        scores = (both + own)[:, groups] + rng.normal(0, 0.5**0.5, (2, len(groups)))
+        scores += np.array([[1 + gap], [1]]) * member
+        found = grouped_auc_difference(*scores, member, groups)
+        held += found.contains(truth)
+    assert 0.92 <= held / n <= 0.985
+    assert found.value == auc(scores[0], member).value - auc(scores[1], member).value
+    same = grouped_auc_difference(scores[0], scores[0], member, groups)
+    assert (same.low, same.high) == (0, 0)
+    with pytest.raises(ValueError, match="all non-members are of one group"):
+        grouped_auc_difference(*scores[:, :30], np.repeat([True, False, True], 10), groups[:30])
