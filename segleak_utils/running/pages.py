@@ -23,6 +23,7 @@ from nbformat import NotebookNode
 from segleak_utils.running.mathematics import mathml
 
 FRAMES = "application/vnd.segleak.frames+json"  # as in figures.frames
+SUMS = "application/vnd.segleak.sums+json"  # as in figures.sums
 STATIC = Path(__file__).with_name("static")
 LINK = re.compile(  # or code, which is none
     r"^```.*?^```|(?<!!)\[(?P<text>(?:[^\[\]]|\[[^\[\]]*\])*)\]\((?P<to>[^()\s]+)\)|`[^`\n]*`",
@@ -126,6 +127,8 @@ def prepared(
             stem = f"{name}-{number:02d}-{k}"
             if FRAMES in data:
                 output.data = nbformat.from_dict({"text/html": slider(data[FRAMES], stem, keep)})
+            elif SUMS in data:
+                output.data = nbformat.from_dict({"text/html": sums(data[SUMS], stem)})
             elif "image/png" in data:
                 content = base64.b64decode("".join(data["image/png"]))
                 words = output.get("metadata", {}).get("image/png", {}).get("alt", "")
@@ -229,6 +232,58 @@ def _questions(questions: list[str], answers: list[str]) -> Iterator[str]:
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False).replace("</", "<\\/")
+
+
+def sums(told: Mapping, stem: str) -> str:
+    """The controls, a sentence and a drawing of what `segleak.js` computes at any of their places.
+
+    Handles move in hundredths of a power of ten, but for that of the FPRs that were measured.
+    """
+    fields, starts = [], list(told["start"])
+    if told["kind"] == "worth":
+        attack, fpr = f"{stem}-attack", f"{stem}-fpr"
+        names = enumerate(of["name"] for of in told["attacks"])
+        options = "".join(f'<option value="{k}">{escape(name)}</option>' for k, name in names)
+        fields += [f'<label for="{attack}">attack</label><select id="{attack}">{options}</select>']
+        fields += ["<span></span>", _handle(fpr, "FPR", 0, len(told["fpr"]) - 1, 1, starts[1])]
+        del starts[:2]
+    fields += [
+        _handle(f"{stem}-{k}", name, *ends, 0.01, at)
+        for k, ((name, ends), at) in enumerate(zip(told["logs"].items(), starts, strict=True))
+    ]
+    says = escape(told["says"])
+    return "\n".join(
+        [
+            '<div class="segleak-sums" role="group" aria-label="A sum with handles">',
+            '<div class="segleak-controls">',
+            *fields,
+            "</div>",
+            f'<p class="segleak-says" aria-live="polite">{says}</p>',
+            _AXES.format(says=says),
+            f'<script type="application/json">{_json(told)}</script>',
+            "</div>",
+        ]
+    )
+
+
+def _handle(name: str, label: str, low: float, high: float, step: float, at: float) -> str:
+    return (
+        f'<label for="{name}">{escape(label)}</label><input type="range" id="{name}" min="{low}" '
+        f'max="{high}" step="{step}" value="{at}"><output for="{name}"></output>'
+    )
+
+
+_AXES = (
+    '<svg class="segleak-drawing" viewBox="0 0 340 250" role="img" aria-label="{says}">'
+    '<path d="M40,10V210H320" /><polygon class="segleak-band" />'
+    '<polyline class="segleak-curve" /><polyline class="segleak-bar" />'
+    '<circle class="segleak-mark" r="5" />'
+    + "".join(f'<text x="{40 + 70 * k}" y="226">{t}</text>' for k, t in
+              enumerate(("0.01 %", "0.1 %", "1 %", "10 %", "100 %")))
+    + "".join(f'<text class="segleak-left" x="34" y="{214 - 200 * t}">{t:g}</text>' for t in
+              (0, 0.5, 1))
+    + '<text x="180" y="244">FPR</text><text class="segleak-left" x="34" y="90">TPR</text></svg>'
+)  # fmt: skip
 
 
 # ---- links ---------------------------------------------------------------------------------------

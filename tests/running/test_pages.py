@@ -8,11 +8,14 @@ from pathlib import Path
 
 import ipywidgets
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from reader import reader
 
-from segleak_utils.figures import frames, styled, widgets
+from segleak_utils.figures import frames, styled, sums, widgets
+from segleak_utils.figures.frames import WANTED
+from segleak_utils.metrics import Interval
 from segleak_utils.running import pages
 from segleak_utils.running.mathematics import mathml
 
@@ -142,6 +145,86 @@ def test_a_page_works_without_kernel_network_or_mouse(page):
         assert "Here <!" in shown.locator(".segleak-questions").inner_text()  # once shown it stays
         assert "(1, 3)" in shown.locator(".segleak-frames img").get_attribute("alt")
         assert (read.troubles, read.barriers()) == ([], [])
+
+
+RATES = {"RMIA": (0.35, 0.2, 0.5), "global loss": (0.011, 0.0, 0.04)}
+
+
+def told_sums() -> list[dict]:
+    fprs = [1 / 900, 0.01, 0.5]
+    found = {
+        name: [Interval(*(min(1, x * k) for x in ends), 100, 900) for k in (0.5, 1, 1.9)]
+        for name, ends in RATES.items()
+    }
+    return [sums.worth(fprs, found, 0.02), sums.promise(2.0, 1e-5)]
+
+
+def shown_sums(monkeypatch, wanted: bool) -> list:
+    """What two cells would show, with and without pages to come."""
+    bundles = []
+    monkeypatch.setattr(sums, "display", lambda bundle, raw: bundles.append(bundle))
+    if wanted:
+        monkeypatch.setenv(WANTED, "1")
+    else:
+        monkeypatch.delenv(WANTED, raising=False)
+    for told in told_sums():
+        sums.show(told)
+    return bundles
+
+
+def test_a_sum_is_a_sentence_and_on_its_way_to_a_page_has_its_numbers(monkeypatch):
+    assert sums.MIME == pages.SUMS
+    plain, sent = (shown_sums(monkeypatch, wanted) for wanted in (False, True))
+    assert all(bundle.keys() == {"text/plain", "text/markdown"} for bundle in plain)
+    assert [b["text/markdown"] for b in plain] == [b[sums.MIME]["says"] for b in sent]
+    assert plain[0]["text/plain"].startswith("RMIA at 1.0 % FPR: TPR .350 [.200, .500].")
+    with pytest.raises(ValueError, match="RMIA has 1 TPRs; expected 2"):
+        sums.worth([0.01, 0.1], {"RMIA": [Interval(0.3, 0.2, 0.5, 100, 900)]}, 0.1)
+    assert sums.promise(1e6, 1e-30)["start"][:2] == [1.3, -7]  # where the handles end
+
+
+@pytest.mark.slow
+def test_a_page_sums_as_the_library_does(monkeypatch, tmp_path):
+    cells = [
+        new_code_cell("x", outputs=[new_output("display_data", bundle)])
+        for bundle in shown_sums(monkeypatch, wanted=True)
+    ]
+    path = tmp_path / "sums.html"
+    heading = new_markdown_cell("# Sums")
+    path.write_text(pages.page(new_notebook(cells=[heading, *cells]), "sums"), encoding="utf-8")
+    rng, told = np.random.default_rng(0), told_sums()[0]
+    with reader() as read:
+        shown = read.open(path)
+        worth, promise = (shown.locator(".segleak-sums").nth(k) for k in (0, 1))
+
+        def put(box, k: int, value: object) -> None:
+            box.locator("input").nth(k).fill(str(value))
+
+        for _ in range(12):
+            attack, k, prior = rng.integers(2), rng.integers(3), round(rng.uniform(-3, -0.3), 2)
+            worth.locator("select").select_option(str(attack))
+            put(worth, 0, k)
+            put(worth, 1, prior)
+            expected = sums.worth_says(told, attack, k, 10.0**prior)
+            assert worth.locator(".segleak-says").inner_text() == expected
+            places = [round(rng.uniform(*ends), 2) for ends in sums.LOGS.values()]
+            for j, place in enumerate(places):
+                put(promise, j, place)
+            expected = sums.promise_says(*(10.0**place for place in places))
+            assert promise.locator(".segleak-says").inner_text() == expected
+            drawn = promise.locator("svg")
+            assert drawn.get_attribute("aria-label") == f"TPR against FPR. {expected}"
+        handle = promise.locator("input").first
+        before = handle.get_attribute("aria-valuetext"), drawn.inner_html()
+        handle.focus()
+        shown.keyboard.press("ArrowLeft")
+        assert handle.get_attribute("aria-valuetext") != before[0]
+        assert drawn.inner_html() != before[1]
+        assert (read.troubles, read.barriers()) == ([], [])
+    for width, dark in ((400, False), (1280, True)):
+        with reader(width=width, dark=dark) as read:
+            read.open(path)
+            assert (read.sideways(), read.barriers()) == (0, [])
 
 
 @pytest.mark.slow
