@@ -307,6 +307,9 @@ def parser() -> argparse.ArgumentParser:
     growth.add_argument("--cluster", metavar="ADDRESS", help="a Dask scheduler's, instead")
     risk = commands.add_parser("risk", help="each scene's own risk: networks trained on halves")
     risk.add_argument("--networks", type=_at_least(4), default=32, metavar="N", help="(32)")
+    which = risk.add_mutually_exclusive_group()
+    which.add_argument("--recipe", metavar="NAME", help='of another recipe: "half as long", ...')
+    which.add_argument("--owners", action="store_true", help="streets seen several times; trains")
     risk.add_argument("--jobs", type=_at_least(1), metavar="N", help="processes (one a core)")
     risk.add_argument("--cluster", metavar="ADDRESS", help="a Dask scheduler's, instead")
     camvid = commands.add_parser("camvid", help="run the same chain on a CamVid folder")
@@ -452,7 +455,7 @@ def dispatch(options: argparse.Namespace) -> int:
                 plan = studies.Plan(studies.Sizes(n_nonmembers=options.nonmembers))
                 chosen, wanted = frontier.services(), None
                 if options.services:
-                    chosen, wanted = frontier.named(options.services), ()
+                    chosen, wanted = frontier.named(options.services), {}
                 found = frontier.measure(frontier.synthstreets(plan), chosen, wanted=wanted)
                 print(frontier.table(found))
         except (ValueError, FileNotFoundError) as error:
@@ -473,6 +476,7 @@ def beyond_the_paper(options: argparse.Namespace) -> int:
         growth,
         imitation,
         online,
+        owners,
         risk,
         strongest,
     )
@@ -483,8 +487,16 @@ def beyond_the_paper(options: argparse.Namespace) -> int:
             return promises(options, plan)
         elif options.command == "growth":
             growth.growth(plan, jobs=options.jobs, cluster=options.cluster)
+        elif options.command == "risk" and options.owners:
+            owners.measure(plan)
         elif options.command == "risk":
-            risk.risk(plan, options.networks, jobs=options.jobs, cluster=options.cluster)
+            risk.risk(
+                plan,
+                options.networks,
+                recipe=options.recipe or risk.DEFAULT,
+                jobs=options.jobs,
+                cluster=options.cluster,
+            )
         elif options.camvid:
             camvid.camvid_beyond(options.camvid, preset=options.preset or "full")
         elif options.choices:

@@ -239,8 +239,12 @@ def test_camvid_needs_a_folder():
         ("growth", ("growth.growth", {"jobs": None, "cluster": None})),
         ("growth --jobs 3", ("growth.growth", {"jobs": 3, "cluster": None})),
         ("growth --cluster tcp://a:1", ("growth.growth", {"jobs": None, "cluster": "tcp://a:1"})),
-        ("risk", ("risk.risk", {"jobs": None, "cluster": None})),
-        ("risk --networks 8 --jobs 3", ("risk.risk", {"jobs": 3, "cluster": None})),
+        ("risk", ("risk.risk", {"recipe": "default", "jobs": None, "cluster": None})),
+        (
+            "risk --recipe none --networks 8 --jobs 3",
+            ("risk.risk", {"recipe": "none", "jobs": 3, "cluster": None}),
+        ),
+        ("risk --owners", ("owners.measure", {})),
     ],
 )
 def test_the_commands_behind_notebook_06_call_one_function_each(line, called, monkeypatch):
@@ -257,6 +261,7 @@ def test_the_commands_behind_notebook_06_call_one_function_each(line, called, mo
         "tightness.measure",
         "caught.measure",
         "growth.growth",
+        "owners.measure",
         "risk.risk",
     ):
 

@@ -43,6 +43,12 @@ START = 180_000  # scenes that no other network is trained on or attacked with
 SEED = 80
 SHIPPED = beyond.RESULTS.parent / "risk"
 WAYS = ("plain", "flipped")  # how each network is asked about each scene
+DEFAULT = "default"
+RECIPES = {  # whose networks are trained on the same halves, and what is changed for them
+    DEFAULT: {},
+    "half as long": {"epochs": 18},
+    "another network": {"arch": "deeplabv3plus", "encoder": "tu-mobilenetv3_small_100"},
+}
 LEVELS = (0.6, 0.7, 0.8, 0.9, 0.95)  # of an AUC, above which scenes are counted
 BY_CHANCE = 20  # times that labels are dealt out anew
 ONE, TWO = GLOBAL, f"{GLOBAL}, two questions"
@@ -97,16 +103,30 @@ def scenes(plan: Plan) -> tuple[Scenes, Scenes]:
     return everyone.subset(range(n)), everyone.subset(range(n, n + more))
 
 
-def answers(plan: Plan, k: int, drawn: tuple[Scenes, Scenes] | None = None) -> dict[str, NDArray]:
+def of_recipe(plan: Plan, recipe: str) -> tuple[Plan, Path, Path]:
+    """The plan with that recipe of `RECIPES`, and where its networks' answers are: shipped, made.
+
+    ValueError for an unknown one.
+    """
+    if recipe not in RECIPES:
+        raise ValueError(f"recipe {recipe!r}; expected one of {', '.join(map(repr, RECIPES))}")
+    changed = plan.recipe.model_copy(update=RECIPES[recipe])
+    below = "" if recipe == DEFAULT else recipe.replace(" ", "-")
+    return replace(plan, recipe=changed), SHIPPED / below, plan.build / "risk" / below
+
+
+def answers(
+    plan: Plan, k: int, drawn: tuple[Scenes, Scenes] | None = None, *, recipe: str = DEFAULT
+) -> dict[str, NDArray]:
     """What the k-th network says of all scenes: shipped, from ``build/risk``, or after a training.
 
     losses: float16 [2,N,2C]; miou: float64 [2], as in `Halves`. drawn: `scenes`, if they are there.
     """
     of, held_out = drawn or scenes(plan)
+    plan, shipped, folder = of_recipe(plan, recipe)
     chosen = inside(k + 2 - k % 2, len(of))[k]
     name, key = f"network-{k:02}", key_of(plan, k, chosen, of, held_out)
-    folder = plan.build / "risk"
-    for place in (SHIPPED, folder):
+    for place in (shipped, folder):
         known = _kept(place, name, key)
         if known is not None:
             return known
@@ -137,35 +157,42 @@ def key_of(plan: Plan, k: int, chosen: NDArray[np.bool_], of: Scenes, held_out: 
 
 
 def grid(
-    plan: Plan, n_networks: int, *, jobs: int | None = None, cluster: str | None = None
+    plan: Plan,
+    n_networks: int,
+    *,
+    recipe: str = DEFAULT,
+    jobs: int | None = None,
+    cluster: str | None = None,
 ) -> Halves:
     """Train and ask so many networks, one a core, or on the workers of a Dask cluster.
 
     What is there is not trained again. All workers of a cluster need this checkout and the plan's
     folders. ConnectionError where no cluster answers.
     """
+    of_recipe(plan, recipe)  # refuses an unknown one, and then an odd number, before a training
+    inside(n_networks, 2)
     scenes(plan)  # before two workers draw the same ones
-    inside(n_networks, 2)  # refuses an odd number before anything is trained
     begun, build = time.monotonic(), str(plan.build)
     with engine(cluster):
         work = joblib.Parallel(n_jobs=jobs or os.cpu_count(), return_as="generator_unordered")
-        for k in work(joblib.delayed(_alone)(plan, k, build) for k in range(n_networks)):
+        for k in work(joblib.delayed(_alone)(plan, k, build, recipe) for k in range(n_networks)):
             minutes = (time.monotonic() - begun) / 60
             print(f"network {k}: done, {minutes:.1f} minutes of this run", flush=True)
-    return collect(plan, n_networks)
+    return collect(plan, n_networks, recipe=recipe)
 
 
-def collect(plan: Plan, n_networks: int | None = None) -> Halves:
+def collect(plan: Plan, n_networks: int | None = None, *, recipe: str = DEFAULT) -> Halves:
     """What so many networks said; what is missing is trained here and now.
 
-    None: as many as are shipped. ValueError where none is.
+    None: as many as are shipped. ValueError where none is, and for an unknown recipe.
     """
+    shipped = of_recipe(plan, recipe)[1]
     if n_networks is None:
-        n_networks = len(manifest(SHIPPED))
+        n_networks = len(manifest(shipped))
         if not n_networks:
-            raise ValueError(f"{SHIPPED} holds no networks' answers; give their number")
+            raise ValueError(f"{shipped} holds no networks' answers; give their number")
     of, held_out = scenes(plan)
-    found = [answers(plan, k, (of, held_out)) for k in range(n_networks)]
+    found = [answers(plan, k, (of, held_out), recipe=recipe) for k in range(n_networks)]
     return Halves(
         inside(n_networks, len(of)),
         np.stack([one["losses"] for one in found]).astype(np.float32),
@@ -210,15 +237,21 @@ def table(of: Halves, seed: int = 0) -> str:
 
 
 def risk(
-    plan: Plan, n_networks: int, *, jobs: int | None = None, cluster: str | None = None
+    plan: Plan,
+    n_networks: int,
+    *,
+    recipe: str = DEFAULT,
+    jobs: int | None = None,
+    cluster: str | None = None,
 ) -> Halves:
-    """The `grid`; prints its `table`, and writes each scene's AUCs to ``build/risk/risk.csv``.
+    """The `grid`; prints its `table`, and writes each scene's AUCs to ``build/risk/risk.csv``
+    (another recipe's to its own folder there).
 
     ValueError for fewer than four networks: each scene needs two on either side.
     """
     if n_networks < 4:
         raise ValueError(f"{n_networks} networks: expected an even number, 4 or more, better 32")
-    found = grid(plan, n_networks, jobs=jobs, cluster=cluster)
+    found = grid(plan, n_networks, recipe=recipe, jobs=jobs, cluster=cluster)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["scene", "networks", *(f"{a} {b}" for a in (ONE, TWO) for b in ("AUC", "SE"))])
@@ -226,17 +259,17 @@ def risk(
     columns = [part for pair in own for part in pair]
     for name, *numbers_ in zip(found.ids, *columns, strict=True):
         writer.writerow([name, n_networks, *(f"{x:.4f}" for x in numbers_)])
-    path = plan.build / "risk" / "risk.csv"
+    path = of_recipe(plan, recipe)[2] / "risk.csv"
     write_whole(path, text.getvalue())
     print(f"{table(found)}\n\n{path}")
     return found
 
 
-def _alone(plan: Plan, k: int, build: str) -> int:
+def _alone(plan: Plan, k: int, build: str, recipe: str) -> int:
     """What a worker does."""
     os.environ["SEGLEAK_BUILD"] = build
     with one_thread():
-        answers(replace(plan, progress=False), k)
+        answers(replace(plan, progress=False), k, recipe=recipe)
     return k
 
 

@@ -131,3 +131,28 @@ def test_dealing_anew_keeps_pairs_and_changes_half():
     anew = risk.dealt_anew(halves.inside, np.random.default_rng(0))
     assert (anew.sum(0) == 4).all() and (anew[::2] ^ anew[1::2]).all()
     assert abs((anew != halves.inside).mean() - 0.5) < 0.02
+
+
+def test_another_recipe_has_a_place_and_a_key_of_its_own(plan, monkeypatch):
+    drawn = [of.ids for of in risk.scenes(plan)]
+    assert len(drawn[0]) == 16
+    keys, places = set(), set()
+    for name, changes in risk.RECIPES.items():
+        own, shipped, made = risk.of_recipe(plan, name)
+        assert own.recipe == plan.recipe.model_copy(update=changes)
+        keys.add(risk.key_of(own, 0, risk.inside(2, 16)[0], *risk.scenes(plan)))
+        places |= {shipped, made}
+    assert len(keys) == len(risk.RECIPES) and len(places) == 2 * len(risk.RECIPES)
+    for call in (risk.collect, risk.grid):
+        with pytest.raises(ValueError, match="recipe 'none'; expected one of 'default'"):
+            call(plan, 2, recipe="none")
+
+
+def test_every_recipe_that_is_shipped_comes_in_whole_pairs():
+    for name in risk.RECIPES:
+        of = Plan(progress=False)
+        folder = risk.of_recipe(of, name)[1]
+        names = sorted(risk.manifest(folder))
+        assert len(names) % 2 == 0 and len(names) >= 4
+        assert names == [f"network-{k:02}" for k in range(len(names))]
+        assert {path.stem for path in folder.glob("*.safetensors")} == set(names)
