@@ -449,8 +449,7 @@ def dispatch(options: argparse.Namespace) -> int:
             elif options.command == "camvid":
                 camvid.camvid_experiment(options.root, preset=options.preset or "full")
             elif options.camvid:
-                found = camvid.camvid_defenses(options.camvid, preset=options.preset or "full")
-                print(frontier.table(found))
+                camvid.camvid_defenses(options.camvid, preset=options.preset or "full")
             else:
                 plan = studies.Plan(studies.Sizes(n_nonmembers=options.nonmembers))
                 chosen, wanted = frontier.services(), None

@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "grouped_auc",
             "grouped_auc_difference",
             "owners_of",
+            "tpr_cells",
             "tpr_interval",
         ],
         "intervals": ["Interval"],
@@ -41,7 +42,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "precision_of",
             "precisions",
             "tpr_at_fpr",
-            "tpr_cells",
         ],
         "separation": [
             "Roc",

@@ -15,7 +15,7 @@ from scipy.stats import norm, rankdata, t
 
 from segleak_utils.checks import numbers
 from segleak_utils.metrics.intervals import Interval, clopper_pearson
-from segleak_utils.metrics.rates import accusable, found_above, tpr_at_fpr
+from segleak_utils.metrics.rates import accusable, found_above, precisions, tpr_at_fpr
 
 
 def group_numbers(member: ArrayLike, groups: Sequence[object]) -> tuple[int, int]:
@@ -182,6 +182,26 @@ def tpr_interval(
     drawn = rng.beta(hits + 0.5, worth - hits + 0.5)
     low, high = np.quantile(drawn, [0.5 - level / 2, 0.5 + level / 2])
     return Interval(value, min(float(low), value), max(float(high), value), m, n, level)
+
+
+def tpr_cells(
+    scores: ArrayLike, member: ArrayLike, fpr: float, groups: Sequence[object] | None = None
+) -> tuple[str, str]:
+    """Two cells of a table: `tpr_interval`, and the `precisions` of its estimate.
+
+    Dashes where the non-members are too few to claim that FPR. ValueError as `tpr_interval` else.
+
+    >>> tpr_cells(np.arange(300.0), np.arange(300) >= 200, fpr=0.1)
+    ('1.000 [.975, 1.000]', '.91 / .53 / .09')
+    >>> tpr_cells(np.arange(30.0), np.arange(30) >= 20, fpr=0.01)
+    ('-', '-')
+    """
+    scores, member = numbers.scored(scores, member)
+    fpr = numbers.real(fpr, "fpr", 0, 1, ends="(]")
+    if fpr * (~member).sum() < 1 - 1e-9:
+        return "-", "-"
+    found = tpr_interval(scores, member, fpr, seed=0, groups=groups)
+    return f"{found:.3}", precisions(found.value, fpr)
 
 
 def _codes(groups: Sequence[object], n: int) -> NDArray[np.intp]:

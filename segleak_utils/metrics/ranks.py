@@ -27,7 +27,7 @@ def rank_correlation(a: ArrayLike, b: ArrayLike) -> Interval:
     rank = _pearson(rankdata(a), rankdata(b))
     half = 1.96 * np.sqrt((1 + rank**2 / 2) / (len(a) - 3))
     middle = np.arctanh(np.clip(rank, -1 + 1e-9, 1 - 1e-9))
-    low, high = np.tanh([middle - half, middle + half])
+    low, high = np.tanh([middle - half, middle + half]).tolist()
     return Interval(rank, min(rank, low), max(rank, high), len(a), 0)
 
 
@@ -49,14 +49,13 @@ def paired_rank_difference(
     _, b = _both(ruler, b)
     rng, n = np.random.default_rng(numbers.count(seed, "seed")), len(ruler)
     n_boot = numbers.count(n_boot, "n_boot", 100)
-    ranks = [rankdata(x) for x in (ruler, a, b)]
-    value = _pearson(ranks[0], ranks[1]) - _pearson(ranks[0], ranks[2])
-    drawn = np.empty(n_boot)
-    for k in range(n_boot):
-        some = rng.integers(0, n, n)
-        of, near, far = (rankdata(x[some]) for x in ranks)
-        drawn[k] = _pearson(of, near) - _pearson(of, far)
-    half = t.ppf(0.975, n - 1) * drawn.std(ddof=1)
+    whole = np.ones((1, n))
+    value = float(_rank_gap(ruler, a, b, whole)[0])
+    drawn = []
+    for start in range(0, n_boot, 200):  # bounded memory
+        times = rng.multinomial(n, np.full(n, 1 / n), min(200, n_boot - start))
+        drawn.append(_rank_gap(ruler, a, b, times.astype(float)))
+    half = float(t.ppf(0.975, n - 1) * np.concatenate(drawn).std(ddof=1))
     return Interval(value, value - half, value + half, n, 0)
 
 
@@ -69,6 +68,32 @@ def _both(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.f
         if np.ptp(values) == 0:
             raise ValueError(f"all {len(a)} are {values[0]:g}: what is all the same has no ranks")
     return a, b
+
+
+def _rank_gap(ruler: NDArray, a: NDArray, b: NDArray, times: NDArray) -> NDArray[np.float64]:
+    """Rank correlation of a with the ruler minus that of b, each image so many times: [B]."""
+    of, near, far = (_ranks(x, times) for x in (ruler, a, b))
+
+    def correlation(x: NDArray, y: NDArray) -> NDArray:
+        x, y = (z - (times * z).sum(1, keepdims=True) / times.sum(1, keepdims=True) for z in (x, y))
+        return (times * x * y).sum(1) / np.sqrt((times * x**2).sum(1) * (times * y**2).sum(1))
+
+    return correlation(of, near) - correlation(of, far)
+
+
+def _ranks(x: NDArray, times: NDArray) -> NDArray[np.float64]:
+    """Middle ranks of numbers [n] that are there so many times, float [B,n]: [B,n].
+
+    >>> _ranks(np.array([5.0, 1, 5]), np.array([[1.0, 2, 1]]))
+    array([[3.5, 1.5, 3.5]])
+    """
+    order = np.argsort(x, kind="stable")
+    _, starts, codes = np.unique(x[order], return_index=True, return_inverse=True)
+    alike = np.add.reduceat(times[:, order], starts, axis=1)
+    middle = np.cumsum(alike, 1) - alike + (alike + 1) / 2
+    found = np.empty_like(times)
+    found[:, order] = middle[:, codes]
+    return found
 
 
 def _pearson(a: NDArray, b: NDArray) -> float:

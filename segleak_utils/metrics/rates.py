@@ -152,24 +152,6 @@ def precisions(tpr: float, fpr: float) -> str:
     return " / ".join(text.removeprefix("0") for text in found)
 
 
-def tpr_cells(scores: ArrayLike, member: ArrayLike, fpr: float) -> tuple[str, str]:
-    """Two cells of a table: `tpr_at_fpr` with its interval, and its `precisions`.
-
-    Dashes where the non-members are too few to claim that FPR. ValueError as `tpr_at_fpr` else.
-
-    >>> tpr_cells(np.arange(300.0), np.arange(300) >= 200, fpr=0.1)
-    ('1.000 [.975, 1.000]', '.91 / .53 / .09')
-    >>> tpr_cells(np.arange(30.0), np.arange(30) >= 20, fpr=0.01)
-    ('-', '-')
-    """
-    scores, member = numbers.scored(scores, member)
-    fpr = numbers.real(fpr, "fpr", 0, 1, ends="(]")
-    if fpr * (~member).sum() < 1 - 1e-9:
-        return "-", "-"
-    found = tpr_at_fpr(scores, member, fpr)
-    return f"{found:.3}", precisions(found.value, fpr)
-
-
 def accusable(fpr: float, n: int) -> int:
     """How many of n non-members may be accused at this FPR; ValueError where that is none."""
     # The small addend is for products such as .29 * 100 = 28.999999999999996.

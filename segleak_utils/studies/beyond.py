@@ -188,21 +188,30 @@ def lines(
     shadows: Sequence[Network],
     best: np.ndarray,
     seconds: Mapping[str, float] | None = None,
+    groups: Sequence[str] | None = None,
 ) -> list[Line]:
-    """The contest as lines of the table; best: the scores [N] that the others are held against."""
+    """The contest as lines of the table; best: the scores [N] that the others are held against.
+
+    groups: whose images they are, [N], if known; intervals are over groups then, and the TPR's
+    difference, for which there is none, is left out.
+    """
     first, alone = shadows[0], len(shadows) == 1
     # alone, a shadow has the victim for its reference
     learned = len(first.members) + len(first.nonmembers) if alone else 0
     found = []
     for attack in of.attacks:
         scores, member = attack.scores, of.member
-        area = metrics.auc(scores, member)
-        behind = metrics.paired_auc_difference(best, scores, member, seed=0)
+        if groups is None:
+            area = metrics.auc(scores, member)
+            behind = metrics.paired_auc_difference(best, scores, member, seed=0)
+        else:
+            area = metrics.grouped_auc(scores, member, groups)
+            behind = metrics.grouped_auc_difference(best, scores, member, groups)
         values = {"auc": area, "behind": behind}
         for name, fpr in (("tpr_1", 0.01), ("tpr_01", 0.001)):
             if area.n_nonmembers * fpr >= 1:
-                values[name] = metrics.tpr_at_fpr(scores, member, fpr)
-        if "tpr_1" in values:
+                values[name] = metrics.tpr_interval(scores, member, fpr, seed=0, groups=groups)
+        if "tpr_1" in values and groups is None:
             values["tpr_behind"] = metrics.paired_tpr_difference(best, scores, member, 0.01, seed=0)
         found.append(
             Line(

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from segleak_utils import data
+import numpy as np
+
+from segleak_utils import data, metrics
 from segleak_utils.attacks import AttackRecipe, references
+from segleak_utils.attacks.contests import Contest
 from segleak_utils.data import Scenes, camvid
 from segleak_utils.running import results
 from segleak_utils.studies import beyond, frontier, networks, standard
@@ -73,7 +76,10 @@ def scenario(plan: Plan, scenes: Scenes, setting: str) -> Scenario:
 
 
 def camvid_experiment(root: Path, preset: str = "full", plan: Plan | None = None) -> list:
-    """The contest of all attacks in both settings; prints and returns the rows of the table."""
+    """The contest of all attacks in both settings; prints and returns the rows of the table.
+
+    Frames of a block resemble each other: the intervals are over blocks.
+    """
     plan = plan or plan_of(preset)
     scenes = camvid(root, size=SIZE)
     out = []
@@ -82,7 +88,8 @@ def camvid_experiment(root: Path, preset: str = "full", plan: Plan | None = None
         for of in (victim, shadow):
             member, nonmember = (of.meta["metrics"][f"{k}_miou"] for k in ("member", "nonmember"))
             print(f"{of.name}: mIoU {member:.3f} on members, {nonmember:.3f} on non-members")
-        out += standard.rows(standard.contest(plan, setting, victim, [shadow]), "camvid")
+        found = standard.contest(plan, setting, victim, [shadow])
+        out += standard.rows(found, "camvid", _blocks(victim))
     print(results.table(out))
     results.record(out)
     return out
@@ -92,17 +99,46 @@ def camvid_beyond(root: Path, preset: str = "full", plan: Plan | None = None) ->
     """Every attack there is, in both settings, with one network of the attacker's.
 
     The shadow is the victim's reference, and the victim the shadow's. Writes
-    ``build/contest-camvid.csv``, and prints and returns its lines.
+    ``build/contest-camvid.csv``, and prints and returns its lines; their intervals are over blocks.
+    Prints the `owners`, too, whose frames are a block each.
     """
     plan = plan or plan_of(preset)
     scenes = camvid(root, size=SIZE)
     found: list[beyond.Line] = []
+    told = []
     for setting in SETTINGS:
         victim, shadow = victim_and_shadow(plan, scenes, setting)
-        of = beyond.contest(plan, setting, victim, [shadow])
-        found += beyond.lines(of, [shadow], of[references.CALIBRATED].scores)
+        of, blocks = beyond.contest(plan, setting, victim, [shadow]), _blocks(victim)
+        found += beyond.lines(of, [shadow], of[references.CALIBRATED].scores, groups=blocks)
+        told += owners(of, blocks)
     print(beyond.table(found))
+    print("\n".join(["", OWNERS_HEAD, "|---" * OWNERS_HEAD.count(" | ") + "|---|", *told]))
     beyond.write(found, plan.build / "contest-camvid.csv")
+    return found
+
+
+def _blocks(victim: Network) -> list[str]:
+    return [*victim.members.groups, *victim.nonmembers.groups]
+
+
+OWNERS_HEAD = "| setting | attack | one frame | mean of a block | highest of a block | blocks |"
+
+
+def owners(of: Contest, blocks: Sequence[str]) -> list[str]:
+    """AUCs of one frame and of a block, taken for an owner's, as lines of a table.
+
+    A block has the mean or the highest of its frames' scores; of a drive there are members and
+    non-members, so that no drive can be an owner.
+    """
+    names, whose = np.unique(blocks, return_inverse=True)
+    first = np.array([np.flatnonzero(whose == k)[0] for k in range(len(names))])
+    member, found = of.member[first], []
+    for attack in of.attacks:
+        apart = [attack.scores[whose == k] for k in range(len(names))]
+        one = metrics.grouped_auc(attack.scores, of.member, blocks)
+        areas = [metrics.auc([score(s) for s in apart], member) for score in (np.mean, np.max)]
+        cells = [of.setting, attack.name, *(f"{area}" for area in (one, *areas))]
+        found.append(f"| {' | '.join(cells)} | {member.sum()} / {(~member).sum()} |")
     return found
 
 
@@ -112,6 +148,12 @@ def camvid_defenses(
     plan: Plan | None = None,
     services: Sequence[Service] = SERVICES,
 ) -> list[Measured]:
-    """Argmax and Gaussian noise against both attackers, in the dependent setting."""
+    """Argmax and Gaussian noise against both attackers, in the dependent setting.
+
+    Prints the table, its intervals over blocks.
+    """
     plan = plan or plan_of(preset)
-    return frontier.measure(scenario(plan, camvid(root, size=SIZE), "dependent"), services)
+    world = scenario(plan, camvid(root, size=SIZE), "dependent")
+    found = frontier.measure(world, services)
+    print(frontier.table(found, _blocks(world.victim(""))))
+    return found

@@ -495,8 +495,11 @@ def rows(found: Sequence[Measured], notebook: str) -> list[results.ResultRow]:
     return out
 
 
-def table(found: Sequence[Measured]) -> str:
-    """A line for each service, attacker and attack, as Markdown."""
+def table(found: Sequence[Measured], groups: Sequence[str] | None = None) -> str:
+    """A line for each service, attacker and attack, as Markdown.
+
+    groups: whose images they are, members first, if known; intervals are over groups then.
+    """
     lines = [
         "| defence | attacker | attack | AUC | TPR at 1 % FPR | precision at 50 / 10 / 1 % "
         "| mean IoU | calibration error |",
@@ -510,9 +513,10 @@ def table(found: Sequence[Measured]) -> str:
                 if attack.name == BLIND and who == ADAPTIVE:
                     continue
                 knows = who if of.service.slug and attack.name != BLIND else "-"
-                area = metrics.auc(attack.scores, contest.member)
+                pair = attack.scores, contest.member
+                area = metrics.auc(*pair) if groups is None else metrics.grouped_auc(*pair, groups)
                 cells = [of.service.name, knows, attack.name, f"{area:.3}"]
-                cells += metrics.tpr_cells(attack.scores, contest.member, results.TPR_FPR)
+                cells += metrics.tpr_cells(*pair, results.TPR_FPR, groups)
                 cells += [f"{of.miou:.3f}", f"{of.ece:.3f}"]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

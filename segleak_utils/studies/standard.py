@@ -186,14 +186,20 @@ def _on_the_shelf(plan: Plan, setting: Setting, n_classes: int) -> Trained:
     return {r: load_attacker(plan, name, r, of, n_classes) for r, name in names.items()}
 
 
-def rows(of: Contest, notebook: str) -> list[results.ResultRow]:
-    """The contest as rows of the final table."""
+def rows(
+    of: Contest, notebook: str, groups: Sequence[str] | None = None
+) -> list[results.ResultRow]:
+    """The contest as rows of the final table; `groups`: whose images they are, [N], if known.
+
+    Then the intervals of AUC and TPR are over groups.
+    """
     out = []
     for attack in of.attacks:
-        area = metrics.auc(attack.scores, of.member)
+        pair = attack.scores, of.member
+        area = metrics.auc(*pair) if groups is None else metrics.grouped_auc(*pair, groups)
         values = {"auc": area.value, "auc_low": area.low, "auc_high": area.high}
         if area.n_nonmembers >= 1 / results.TPR_FPR:
-            tpr = metrics.tpr_at_fpr(attack.scores, of.member, results.TPR_FPR)
+            tpr = metrics.tpr_interval(*pair, results.TPR_FPR, seed=0, groups=groups)
             values |= {"tpr_at_1pct": tpr.value, "tpr_low": tpr.low, "tpr_high": tpr.high}
             worth = (metrics.precision_at(tpr.value, results.TPR_FPR, p) for p in metrics.PRIORS)
             values |= dict(zip(results.PRECISIONS, worth, strict=True))

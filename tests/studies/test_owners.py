@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
+from segleak_utils import synthstreets
 from segleak_utils.metrics import grouped_auc
 from segleak_utils.studies import experiment, owners
 from segleak_utils.studies.plan import Plan, Sizes
@@ -52,6 +55,9 @@ def test_scores_by_street_and_their_estimates():
 @pytest.mark.slow
 def test_some_images_of_a_members_street_are_left_out_of_the_training(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGLEAK_BUILD", str(tmp_path / "build"))
+    small = partial(synthstreets.draw, height=32, width=64)
+    for module in ("synthstreets.source", "studies.owners"):
+        monkeypatch.setattr(f"segleak_utils.{module}.draw", small)
     plan = Plan(
         sizes=Sizes(n_members=24, n_nonmembers=30, n_shadow_nonmembers=24, n_held_out=4),
         recipe=Recipe(decoder_channels=16, epochs=2),
