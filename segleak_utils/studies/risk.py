@@ -28,7 +28,7 @@ from segleak_utils.attacks.contests import GLOBAL
 from segleak_utils.attacks.references import of_zones
 from segleak_utils.checks import numbers
 from segleak_utils.data import VOID, Scenes
-from segleak_utils.metrics import binormal_auc
+from segleak_utils.metrics import binormal_auc, rank_correlation
 from segleak_utils.representations import class_shares, near_boundary
 from segleak_utils.studies import beyond, networks
 from segleak_utils.studies.experiment import CITY
@@ -206,6 +206,19 @@ def scores_of(of: Halves) -> dict[str, NDArray[np.float64]]:
     """What each network's answers say of each scene, higher for members: float64 [K,N], by name."""
     total = of.losses.sum(-1, dtype=np.float64)
     return {ONE: -total[:, 0], TWO: -total.mean(1)}
+
+
+def sharpness(of: Halves, n_networks: int) -> float:
+    """How surely the first so many networks rank the scenes by their own AUCs, 0 to 1.
+
+    Two halves of them agree by a rank correlation; all together would agree with as many others
+    by that much (Spearman and Brown). By the global loss. 0 where the halves do not agree.
+    """
+    scores, inside_ = scores_of(of)[ONE][:n_networks], of.inside[:n_networks]
+    every_second = np.arange(n_networks) // 2 % 2 == 0
+    halves = (binormal_auc(scores[w], inside_[w])[0] for w in (every_second, ~every_second))
+    between = max(rank_correlation(*halves).value, 0.0)
+    return 2 * between / (1 + between)
 
 
 def dealt_anew(of: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -126,6 +126,21 @@ def test_the_exposed_stand_out_and_labels_dealt_anew_tell_nothing(plan, monkeypa
         risk.risk(plan, 2)
 
 
+def test_more_networks_and_larger_differences_rank_scenes_more_surely():
+    rng, n = np.random.default_rng(0), 400
+    inside = risk.inside(16, n)
+
+    def of(spread: float) -> tuple[float, float]:
+        risks = 1 + spread * rng.random(n)
+        losses = np.zeros((16, 2, n, 38), np.float32)
+        losses[..., 0] = 9 - (risks * inside + rng.standard_normal((16, n)))[:, None]
+        whole = risk.Halves(inside, losses, np.zeros((n, 38)), np.zeros((16, 2)), ())
+        return risk.sharpness(whole, 8), risk.sharpness(whole, 16)
+
+    none, some, much = of(0), of(2), of(5)
+    assert max(none) < 0.2 < some[1] < much[1] <= 1 and some[0] < much[0]
+
+
 def test_dealing_anew_keeps_pairs_and_changes_half():
     halves = made(8, 4000, 0)
     anew = risk.dealt_anew(halves.inside, np.random.default_rng(0))
@@ -153,6 +168,6 @@ def test_every_recipe_that_is_shipped_comes_in_whole_pairs():
         of = Plan(progress=False)
         folder = risk.of_recipe(of, name)[1]
         names = sorted(risk.manifest(folder))
-        assert len(names) % 2 == 0 and len(names) >= 4
+        assert len(names) % 2 == 0 and len(names) >= 8
         assert names == [f"network-{k:02}" for k in range(len(names))]
         assert {path.stem for path in folder.glob("*.safetensors")} == set(names)
