@@ -63,6 +63,14 @@ def test_a_block_has_the_mean_or_the_highest_of_its_frames_scores():
     assert camvid.owners(again, [BLOCKS[k] for k in shuffled]) == lines
 
 
+def test_blocks_come_members_first_as_scores_do():
+    victim = SimpleNamespace(
+        members=SimpleNamespace(groups=("A, block 1",)),
+        nonmembers=SimpleNamespace(groups=("A, block 0", "B, block 2")),
+    )
+    assert camvid._blocks(victim) == ["A, block 1", "A, block 0", "B, block 2"]
+
+
 def test_frames_of_one_block_only_say_nothing():
     of = contest()
     with pytest.raises(ValueError, match="all members are of one group"):
