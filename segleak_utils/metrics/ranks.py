@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata, t
+from scipy.stats import spearmanr, t
 
 from segleak_utils.checks import numbers
 from segleak_utils.metrics.intervals import Interval
@@ -24,7 +24,7 @@ def rank_correlation(a: ArrayLike, b: ArrayLike) -> Interval:
     True
     """
     a, b = _both(a, b)
-    rank = _pearson(rankdata(a), rankdata(b))
+    rank = float(spearmanr(a, b).statistic)
     half = 1.96 * np.sqrt((1 + rank**2 / 2) / (len(a) - 3))
     middle = np.arctanh(np.clip(rank, -1 + 1e-9, 1 - 1e-9))
     low, high = np.tanh([middle - half, middle + half]).tolist()
@@ -94,8 +94,3 @@ def _ranks(x: NDArray, times: NDArray) -> NDArray[np.float64]:
     found = np.empty_like(times)
     found[:, order] = middle[:, codes]
     return found
-
-
-def _pearson(a: NDArray, b: NDArray) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    return float(a @ b / np.sqrt((a @ a) * (b @ b)))

@@ -2,6 +2,8 @@
 
 A scene depends on nothing but (city, seed, index): `default_rng([seed, index, city.number])` draws
 weather, street, objects, camera and annotator, so the scenes of a city are i.i.d. over the index.
+Where a street is seen at several moments, `default_rng([seed, index, city.number, moment])` draws
+what does not stay.
 The world is a ground plane seen by a pinhole camera: x to the right, y up, z ahead (metres).
 Everything is painted by depth on a picture of twice the size.
 
