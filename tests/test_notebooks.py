@@ -171,6 +171,13 @@ def test_a_cell_that_cannot_be_run_twice_is_found(sources, why):
     assert not_repeatable([*fine, "def f():\n    x = 1\n    return x\n_ = f()"]) == []
 
 
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: getattr(p, "stem", "-"))
+def test_what_is_folded_stands_apart_from_a_list(path):
+    """Directly beneath one, a page's Markdown folds the summary alone: the hint is open."""
+    for text in cells(path, "markdown"):
+        assert not re.search(r"^(?:[-*] |\d+\. | +)\S.*\n<details>", text, re.MULTILINE), text
+
+
 MINUTES = {
     "quarter of an hour": 15, "twenty minutes": 20, "twenty-five minutes": 25, "half an hour": 30,
 }  # fmt: skip

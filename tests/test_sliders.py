@@ -42,6 +42,11 @@ def test_every_stop_has_its_picture_and_every_question_its_answer(name, monkeypa
     assert len(box.controls) == CONTROLS[name]
     (asked,) = (w for w in box.children if "segleak-questions" in w._dom_classes)
     assert asked.value.count("<li>") == 3 and "<b>" not in asked.value, "answered unasked"
+    with monkeypatch.context() as quick:
+        quick.setattr(widgets.frames, "drawn", lambda *_: box.drawn)
+        on_the_page = widgets.frames.frames(box, most=10)  # which has few stops
+    for k, text in enumerate(on_the_page["questions"]):
+        assert any(frame["answers"][k] for frame in on_the_page["frames"]), text
     for control in box.controls.values():  # each on its own, from where it began
         start, pictures = control.index, set()
         for index in range(len(control.options)):

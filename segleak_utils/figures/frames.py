@@ -43,17 +43,19 @@ def frames(box: Box, most: int = MOST, n_bytes: int = BYTES) -> dict:
     ``frames``: one for each combination, the last control's stops first: which picture, what is
     said, the answers that show, and which controls are off. Where there would be more than `most`
     pictures, or all of them would take more than about `n_bytes`, controls have fewer stops, the
-    last control first: the first stop, the last, the present one and some between, or the present
-    one alone, and then it is no control of the page. The controls are left where they were.
+    last control first: the first stop, the last, the present one and some between; at least the
+    present one and those at which a question is answered. A control with one stop is none of the
+    page. The controls are left where they were.
     """
     start = {name: control.value for name, control in box.controls.items()}
     stops = {name: stops_of(control) for name, control in box.controls.items()}
     most = max(2, min(most, n_bytes // len(_packed(box.drawn))))
     try:
+        needed = _needed(box, stops, start)
         # the last control gives way first: the first one is what the slider is about
         for name in reversed(stops):
-            while len(stops[name]) > 1 and _count(box, stops, start) > most:
-                stops[name] = _thinned(stops[name], start[name])
+            while len(stops[name]) > len(needed[name]) and _count(box, stops, start) > most:
+                stops[name] = _thinned(stops[name], start[name], needed[name])
         moving = [len(s) > 1 for s in stops.values()]
         choices = _choices(box, stops, start)
         pictures: dict[tuple, dict] = {}
@@ -121,17 +123,38 @@ def _word(control: Widget, value: float) -> str:
     return format(value, control.readout_format)
 
 
-def _thinned(stops: Sequence[tuple[str, object]], start: object) -> list[tuple[str, object]]:
-    """Every second stop, the first, the last and the present one; of two the present one."""
-    if len(stops) == 2:
-        return [stops[_place(stops, start)]]
+def _needed(box: Box, stops: Mapping, start: Mapping) -> dict[str, list]:
+    """Of each control the present value, and those at which the questions are answered.
+
+    Of all places where a question is, one to which the fewest controls have to be moved.
+    """
+    needed = {name: [value] for name, value in start.items()}
+    places = sorted(
+        dict.fromkeys(values for values, _ in _choices(box, stops, start).values()),
+        key=lambda values: sum(a != b for a, b in zip(values, start.values(), strict=True)),
+    )
+    for _, answer in box.asks.questions:
+        named = (dict(zip(stops, values, strict=True)) for values in places)
+        first = next((at for at in named if answer(**at)), start)
+        for name, value in first.items():
+            needed[name] += [value] if value not in needed[name] else []
+    return needed
+
+
+def _thinned(
+    stops: Sequence[tuple[str, object]], start: object, needed: Sequence[object]
+) -> list[tuple[str, object]]:
+    """Every second stop, the first, the last and those that are needed, or these alone."""
     last, present = len(stops) - 1, _place(stops, start)
+    always = {present, *(_place(stops, value) for value in needed)}
     kept = {0, *range(2, last - 1, 2), last}
-    if present not in kept:  # instead of the nearest one between the ends, if there is one
-        kept -= set(sorted(kept - {0, last}, key=lambda k: abs(k - present))[:1])
-        kept |= {present}
+    for place in sorted(always - kept):  # instead of the nearest one between the ends
+        kept -= set(sorted(kept - {0, last} - always, key=lambda k: abs(k - place))[:1])
+        kept |= {place}
     if len(kept) == len(stops):  # of three the present one and the last
-        kept = {present, last}
+        kept = always | {last}
+    if len(kept) == len(stops):
+        kept = always
     return [stops[k] for k in sorted(kept)]
 
 

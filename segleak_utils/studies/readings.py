@@ -72,9 +72,10 @@ def diluting(shares: Mapping[str, tuple[float, float]]) -> str:
 def halves(shares: Mapping[str, Interval]) -> str:
     """Of which parts more than half lies there, of which less; nothing where there is no part."""
     kinds = {k: [name for name, of in shares.items() if clear(of, 0.5) == k] for k in (1, -1, 0)}
-    told = {1: "More than half of the gap", -1: "Less than half", 0: "About half, or undecided"}
+    told = {1: "more than half of the gap", -1: "less than half", 0: "about half, or undecided"}
     said = [f"{told[kind]}: {listed(names, mark='')}" for kind, names in kinds.items() if names]
-    return f"{'; '.join(said)}." if said else ""
+    text = "; ".join(said)
+    return f"{text[0].upper()}{text[1:]}." if said else ""
 
 
 def pairs_apart(differences: Mapping[tuple[str, str], Interval]) -> str:

@@ -82,6 +82,22 @@ def test_many_bytes_are_fewer_pictures():
     assert len(frames.frames(box(), n_bytes=6 * n)["pictures"]) == 5
 
 
+@pytest.mark.parametrize("most", [2, 5, 9])
+def test_stops_at_which_a_question_is_answered_stay(most):
+    asked = [
+        ("Higher?", lambda height, width: "so high" if height == 22 else ""),
+        ("Thick?", lambda height, width: "yes" if (height, width) == (1, 1) else ""),
+        ("Ever?", lambda height, width: ""),
+    ]
+    found = frames.frames(box(IntSlider(7, 1, 40), questions=asked), most=most)
+    high, wide = found["controls"]
+    assert {"1", "7", "22"} <= {*high["stops"]} and wide["stops"] == ["thin", "thick"]
+    answered = [any(frame["answers"][k] for frame in found["frames"]) for k in range(3)]
+    assert answered == [True, True, False]
+    # more than were wanted where questions need them, and no others
+    assert len(found["pictures"]) <= max(most, 6)
+
+
 def test_stops_in_words():
     assert frames.stops_of(Checkbox()) == [("no", False), ("yes", True)]
     assert frames.stops_of(Dropdown(options={"a": 1, "b": 2})) == [("a", 1), ("b", 2)]

@@ -81,8 +81,8 @@ def test_parts_that_tell_something_are_all_some_or_none():
 def test_halves_are_said_where_they_are_clear():
     shares = {"wall": at(0.8, 1.1), "truck": at(0.4, 0.6), "bus": at(0.1, 0.3), "car": at(0, 0.2)}
     assert readings.halves(shares) == (
-        "More than half of the gap: wall; Less than half: bus and car; "
-        "About half, or undecided: truck."
+        "More than half of the gap: wall; less than half: bus and car; "
+        "about half, or undecided: truck."
     )
     assert readings.halves({"bus": at(0.1, 0.3)}) == "Less than half: bus."
     assert readings.halves({}) == ""
