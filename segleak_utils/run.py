@@ -280,6 +280,7 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--strongest", action="store_true", help="its forms, on shadows, instead")
     which.add_argument("--confirm", action="store_true", help="on a fresh victim instead; trains")
     which.add_argument("--imitate", action="store_true", help="imitative references; trains")
+    which.add_argument("--teach", action="store_true", help="and taught the images; trains")
     which.add_argument("--online", action="store_true", help="online LiRA instead; trains")
     commands.add_parser(
         "audit", add_help=False, allow_abbrev=False, help="your own model: audit --help has more"
@@ -478,6 +479,7 @@ def beyond_the_paper(options: argparse.Namespace) -> int:
         owners,
         risk,
         strongest,
+        taught,
     )
 
     try:
@@ -506,6 +508,8 @@ def beyond_the_paper(options: argparse.Namespace) -> int:
             strongest.confirm(plan)
         elif options.imitate:
             imitation.imitation(plan)
+        elif options.teach:
+            taught.teaching(plan)
         elif options.online:
             online.online(plan)
         else:

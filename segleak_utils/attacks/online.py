@@ -98,6 +98,45 @@ def by_side(said: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.where(first, said[::2], said[1::2]), np.where(first, said[1::2], said[::2])
 
 
+def imia(target: np.ndarray, inside: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """IMIA's score: how much nearer the victim is to networks that learned the image, float64 [N].
+
+    Confidences of the victim, [N], of networks that were trained on the images, [K,N], and of
+    others, [K',N]. Squared distances from the means (Du et al. 2025); 0 where having learned an
+    image makes nobody surer of it. ValueError for other shapes, values that are not finite.
+
+    >>> imia(np.array([2.0, 2.0]), np.array([[3.0, 0.0]]), np.array([[0.0, 1.0]]))
+    array([3., 0.])
+    """
+    target, within, without = _means(target, inside, out)
+    nearer = (without - target) ** 2 - (within - target) ** 2
+    return np.where(within < without, 0, nearer)
+
+
+def halfway(target: np.ndarray, inside: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """How much surer the victim is than a network halfway between "in" and "out": float64 [N].
+
+    Takes, and refuses, what `imia` does. It grows with the victim's confidence without end: a
+    victim that is surer than the networks that learned the image is no less suspect.
+
+    >>> halfway(np.array([2.0, 2.0]), np.array([[3.0, 0.0]]), np.array([[0.0, 1.0]]))
+    array([0.5, 1.5])
+    """
+    target, within, without = _means(target, inside, out)
+    return target - (within + without) / 2
+
+
+def _means(target: np.ndarray, *theirs: np.ndarray) -> list[np.ndarray]:
+    """The victim's confidences, and the means over each kind of networks; all [N]."""
+    target, found = numbers.finite(target, "target", "[N]"), []
+    for kind in theirs:
+        kind = numbers.finite(kind, "confidences", "[K, N]")
+        if kind.shape[1:] != target.shape or not len(kind):
+            raise ValueError(f"confidences are {kind.shape}; expected [K, {len(target)}], K >= 1")
+        found.append(kind.mean(0))
+    return [target, *found]
+
+
 def structured_model(said: np.ndarray, inside: np.ndarray) -> Pipeline:
     """A logistic regression, learned on each of the attacker's networks in the victim's place.
 

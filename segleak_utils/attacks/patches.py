@@ -89,9 +89,10 @@ def dense_scores(
 
     The map [N,K,H,W] is looked at once, so the cost does not grow with the number of windows. It is
     another attack than exact patches: a window sees what surrounds it, where a patch sees its own
-    zero padding. The farther a network looks, the more they differ: little with a `PatchNet`, much
-    with a ResNet-50 (docs/results.md has rank correlations). Takes what `patch_scores` takes;
-    ValueError for a patch that does not fit into the map.
+    zero padding. Trained networks, a `PatchNet` and a ResNet-50, order images nearly alike either
+    way (docs/results.md has rank correlations); their scores differ, so a threshold of the one is
+    none of the other. Takes what `patch_scores` takes; ValueError for a patch that does not fit
+    into the map.
     """
     _score_name(score)
     patch = numbers.count(patch, "patch", 1, min(maps.shape[-2:]))

@@ -3,7 +3,7 @@
 GLiRA (Galichin et al. 2024) and IMIA (Du et al. 2025) find that such references vary less around
 the victim than those of the labels alone. Here they take the place of the attacker's networks: as
 many, on the same images, by the same recipe. IMIA's second half, in which they learn the attacked
-images too, is left out: it asks for a training for every set of images.
+images too, is `studies.taught`.
 """
 
 from __future__ import annotations

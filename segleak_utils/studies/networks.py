@@ -74,19 +74,24 @@ def load_or_train(
     seed: int,
     dtype: torch.dtype = torch.float16,
     imitated: Network | None = None,
+    start: Network | None = None,
 ) -> Network:
     """The network of that name in `plan.weights`, trained on `members` if it is not there yet.
 
-    `imitated`: whose answers on the members it learns to give, beside the labels.
+    `imitated`: whose answers on the members it learns to give, beside the labels; `start`: from
+    whose weights on it is trained.
     """
+    others = {"imitated": imitated, "start": start}
+    others = {key: of for key, of in others.items() if of is not None}
     if shipped(plan.weights, name) is None:
-        _train_network(plan, name, members, nonmembers, held_out, seed, dtype, imitated)
+        _train_network(plan, name, members, nonmembers, held_out, seed, dtype, others)
     entry = manifest(plan.weights)[name]
-    if entry.get("imitated") != (imitated and imitated.fingerprint):
-        raise ValueError(
-            f"{name} in {plan.weights} imitates another network, or none; train it again: "
-            f"{again(plan, name)}"
-        )
+    for key, what in (("imitated", "imitates"), ("start", "began as")):
+        if entry.get(key) != (others[key].fingerprint if key in others else None):
+            raise ValueError(
+                f"{name} in {plan.weights} {what} another network, or none; train it again: "
+                f"{again(plan, name)}"
+            )
     if entry.get("members_digest") != members.digest:
         raise ValueError(
             f"{name} in {plan.weights} was trained on other scenes than this experiment's members; "
@@ -101,12 +106,12 @@ def load_or_train(
     return Network(name, model, meta, entry["sha256"], members, nonmembers)
 
 
-def _train_network(plan, name, members, nonmembers, held_out, seed, dtype, imitated) -> None:
+def _train_network(plan, name, members, nonmembers, held_out, seed, dtype, others) -> None:
     checkpoint = plan.build / "checkpoints" / f"{name}-{members.digest[:8]}.pt"
     started = time.monotonic()
     answers = None
-    if imitated is not None:
-        batches = victims.posterior_batches(imitated.model, members)
+    if "imitated" in others:
+        batches = victims.posterior_batches(others["imitated"].model, members)
         answers = torch.cat([posterior.half() for posterior, _ in batches])
     model, history = victims.train_victim(
         plan.recipe,
@@ -117,10 +122,11 @@ def _train_network(plan, name, members, nonmembers, held_out, seed, dtype, imita
         progress=name if plan.progress else None,
         line=bar_line,
         answers=answers,
+        start=others["start"].model if "start" in others else None,
     )
     meta = {
         "kind": "network",
-        **({} if imitated is None else {"imitated": imitated.fingerprint}),
+        **{key: of.fingerprint for key, of in others.items()},
         "recipe": plan.recipe.model_dump(),
         "seed": seed,
         "members": f"{len(members)}: {members.ids[0]} … {members.ids[-1]}",

@@ -18,7 +18,7 @@ from segleak_utils.data import VOID, Scenes
 from segleak_utils.victims.asking import best_device, device_of, has_bf16
 from segleak_utils.victims.checkpoints import resume
 from segleak_utils.victims.iou import mean_iou
-from segleak_utils.victims.networks import Recipe, build_victim
+from segleak_utils.victims.networks import Recipe, build_victim, fingerprint
 from segleak_utils.whole import replace_file
 
 
@@ -32,6 +32,7 @@ def train_victim(
     progress: str | None = "victim",
     line: int = 0,
     answers: Tensor | None = None,
+    start: nn.Module | None = None,
 ) -> tuple[nn.Module, list[dict]]:
     """Train a victim on its members as a practitioner would; return it with its history.
 
@@ -42,6 +43,7 @@ def train_victim(
     `line` is the row of the progress bar, where several victims are trained side by side.
     `answers`: posteriors float [N,C,H,W] of another network on the members, to be imitated: half
     as much as they the labels count (as in GLiRA, Galichin et al. 2024, and IMIA, Du et al. 2025).
+    `start`: a network of this recipe's layers with whose weights it begins, not with random ones.
     Raises ValueError where recipe and scenes disagree on the classes, for an empty set, held-out
     scenes that are members, members or held-out scenes without a labelled pixel, or answers that
     are of another shape or no distributions.
@@ -70,6 +72,8 @@ def train_victim(
             tensors.posterior_values(part.float())
     device = best_device()
     model = build_victim(recipe, seed=seed).to(device, memory_format=torch.channels_last)
+    if start is not None:
+        model.load_state_dict(start.state_dict())
     optimiser = torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
     steps = len(members) // recipe.batch
     total = steps * recipe.epochs
@@ -78,7 +82,7 @@ def train_victim(
         optimiser, recipe.lr, total_steps=total, pct_start=rising
     )
     run = {"epoch": 0, "best": -1.0, "waited": 0, "history": [], "weights": None}
-    identity = _identity(recipe, members, held_out, seed, answers)
+    identity = _identity(recipe, members, held_out, seed, answers, start)
     if checkpoint is not None and checkpoint.exists():
         state = resume(checkpoint, identity, model, optimiser=optimiser, schedule=schedule)
         run = state["run"] if state else run
@@ -123,10 +127,12 @@ def _held_out_miou(model: nn.Module, held_out: Scenes) -> float:
         raise ValueError(f"the held-out scenes cannot be looked at: {error}") from error
 
 
-def _identity(recipe: Recipe, members: Scenes, held_out: Scenes, seed: int, answers) -> str:
+def _identity(recipe: Recipe, members: Scenes, held_out: Scenes, seed: int, answers, start) -> str:
     text = f"{recipe.model_dump_json()} {members.digest} {held_out.digest} {seed}"
     if answers is not None:
         text += f" {hashlib.sha256(answers.contiguous().numpy().tobytes()).hexdigest()}"
+    if start is not None:
+        text += f" {fingerprint(start)}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 

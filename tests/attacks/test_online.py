@@ -9,7 +9,9 @@ from segleak_utils import metrics
 from segleak_utils.attacks import calibration
 from segleak_utils.attacks.online import (
     by_side,
+    halfway,
     halves,
+    imia,
     online_attacks,
     structured_model,
     structured_online,
@@ -130,3 +132,31 @@ def test_partners_are_told_apart_and_left_out():
 def test_what_the_structured_attack_cannot_compare_is_refused(change, found):
     with pytest.raises(ValueError, match=found):
         structured_online(*change(*said(np.random.default_rng(0), 6, 30, leak=0.2)))
+
+
+@pytest.mark.parametrize("score", [imia, halfway])
+def test_what_pupils_cannot_be_compared_with_is_refused(score):
+    target, theirs = np.zeros(3), np.zeros((2, 3))
+    with pytest.raises(ValueError, match=r"confidences are \(2, 2\); expected \[K, 3\], K >= 1"):
+        score(target, theirs[:, :2], theirs)
+    with pytest.raises(ValueError, match=r"confidences are \(0, 3\)"):
+        score(target, theirs, theirs[:0])
+    with pytest.raises(ValueError, match="confidences must be real numbers"):
+        score(target, theirs[0], theirs)
+    with pytest.raises(ValueError, match="finite"):
+        score(target, theirs * np.nan, theirs)
+
+
+def test_pupils_are_worth_more_than_those_who_never_saw_the_image():
+    """Images differ in how hard they are, and in how much a network learns of them."""
+    rng = np.random.default_rng(0)
+    n = 4000
+    member, hard, gain = np.arange(n) < n // 2, rng.normal(size=n), rng.gamma(2, 0.5, n)
+    noise = 0.2 * rng.normal(size=(5, n))
+    target = hard + gain * member + noise[0]
+    out, inside = hard + noise[1:3], hard + gain + noise[3:]
+    plain = metrics.auc(target - out.mean(0), member)
+    for score in (imia, halfway):
+        assert metrics.auc(score(target, inside, out), member).low > plain.high
+    nobody = hard + 0.2 * rng.normal(size=n)  # a network that saw none of the images
+    assert metrics.auc(halfway(nobody, inside, out), member).contains(0.5)

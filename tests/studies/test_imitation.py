@@ -9,7 +9,7 @@ import pytest
 
 from segleak_utils import synthstreets
 from segleak_utils.attacks import ensembles, references
-from segleak_utils.studies import Plan, Sizes, experiment, imitation, rows
+from segleak_utils.studies import Plan, Sizes, experiment, imitation, rows, taught
 from segleak_utils.victims import Recipe
 
 
@@ -85,3 +85,52 @@ def test_what_is_shipped_is_of_every_target_and_kind():
         assert best.ahead_low > 0 and not best.interval("ahead_4").excludes(0)
     assert best.interval("tpr_ahead").contains(0) and best.interval("tpr_ahead_4").contains(0)
     assert not by[target, picked[0], imitation.BOTH].interval("ahead_4").excludes(0)
+
+
+@pytest.mark.slow
+def test_each_pupil_learns_its_half_and_goes_on_from_its_imitator(plan, monkeypatch):
+    monkeypatch.setattr(taught, "EPOCHS", 1)
+    sizes = Sizes(n_members=100, n_nonmembers=100, n_shadow_nonmembers=12, n_held_out=2)
+    plan = replace(plan, sizes=sizes)
+    experiment.networks(plan, "dependent", 5)
+    found = taught.teaching(plan, ["victim-0"])
+    assert [x.attack for x in found] == [*taught.ATTACKS]
+    assert {(x.n_members, x.n_nonmembers) for x in found} == {(100, 100)}
+    first, second = (x for x in found if x.attack in taught.ATTACKS[:2])
+    assert (first.more, first.tpr_more, second.ahead, second.tpr_ahead) == (0, 0, 0, 0)
+    assert next(x for x in found if x.attack == taught.CONTROL).interval().contains(0.5)
+    names = {path.stem for path in (plan.build / "taught").glob("*.safetensors")}
+    imitators = [f"shadow-dependent-{k}-as-victim-0" for k in range(2)]
+    assert names == {f"{name}-{k}" for name in imitators for k in range(2)}
+    of = experiment.network(plan, "victim-0")
+    shadows = experiment.networks(plan, "dependent", 2)
+    starts = [imitation.imitator(plan, of, shadow) for shadow in shadows]
+    inside = taught.dealt(200, 2)
+    assert (inside[::2] ^ inside[1::2]).all() and (inside.sum(1) == 100).all()
+    known = taught.pupils(plan, of, starts, inside)
+    both = of.members + of.nonmembers
+    assert [x.members.ids for x in known] == [
+        [both.ids[k] for k in row.nonzero()[0]] for row in inside
+    ]
+    # what they began with counts: another imitator, another pupil
+    with pytest.raises(ValueError, match="began as another network, or none; train it again"):
+        taught.pupils(plan, of, [starts[0], replace(starts[1], model=starts[0].model)], inside)
+
+
+def test_what_is_shipped_of_pupils_is_of_every_target():
+    found = rows.read(taught.RESULTS, taught.Taught)
+    assert [(x.target, x.attack) for x in found] == [
+        (target, attack) for target in taught.TARGETS for attack in taught.ATTACKS
+    ]
+    for x in found:
+        assert (x.n_members, x.n_nonmembers) == (400, 400)
+        if x.attack == taught.CONTROL:
+            assert x.interval().contains(0.5), x
+        # what docs/results.md says
+        if x.attack == taught.PASSED_ON:
+            assert x.auc_low > 0.55, x
+        if x.attack == taught.HALFWAY:
+            assert x.more_low > 0 and x.tpr_more_low > 0 and x.ahead_low > 0, x
+            assert not x.interval("tpr_ahead").excludes(0), x
+    on_shadow = [x for x in found if x.target == taught.TARGETS[0]]
+    assert max(on_shadow, key=lambda x: x.auc).attack == taught.HALFWAY

@@ -253,3 +253,20 @@ def test_answers_that_are_none_are_refused():
         train_victim(
             SMALL, scenes_of(), scenes_of(2, 1), seed=0, answers=torch.full((8, 3, 32, 64), 0.5)
         )
+
+
+# ---- going on from a network ---------------------------------------------------------------------
+
+
+def test_a_training_goes_on_from_the_weights_it_is_given(tmp_path):
+    members, held_out = scenes_of(), scenes_of(2, 1)
+    start, _ = train_victim(SMALL, members, held_out, seed=0, progress=None)
+    still = SMALL.model_copy(update={"lr": 1e-12, "epochs": 1})  # moves nothing but statistics
+    kept, how = tmp_path / "run.pt", {"seed": 1, "progress": None}
+    moved, _ = train_victim(still, members, held_out, start=start, checkpoint=kept, **how)
+    for (name, a), b in zip(moved.named_parameters(), start.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6), name
+    # a checkpoint of the one is none of the other
+    alone, _ = train_victim(still, members, held_out, **how)
+    again, _ = train_victim(still, members, held_out, checkpoint=kept, **how)
+    assert same_weights(alone, again) and not same_weights(alone, moved)
