@@ -181,3 +181,15 @@ def test_a_network_is_known_by_its_layers_and_its_state():
 def test_a_model_of_which_nothing_can_be_told_is_refused(model):
     with pytest.raises(ValueError, match="has no weights to know it by; wrap it"):
         fingerprint(model)
+
+
+def test_many_images_are_answered_as_few_are():
+    """Linear layers are convolutions then: the same sums in another order."""
+    model = build_victim(Recipe(decoder_channels=8), seed=0).eval()
+    images = torch.rand(16, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        together = model(images)
+        apart = torch.cat([model(part) for part in images.split(8)])
+    assert not torch.equal(together, apart)
+    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-4)
+    assert torch.equal(model(images).detach(), model(images).detach())  # gradients are wanted
