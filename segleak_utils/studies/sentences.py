@@ -154,11 +154,18 @@ def averages_out(by_number: Mapping[int, float]) -> str:
     return text + "Here averaging brings nothing back."
 
 
-def not_dominated(by: Mapping[str, Sequence[str]]) -> str:
-    """Which services nobody should drop, and who is better than each of the others."""
-    kept = [name for name, better in by.items() if not better]
-    rest = [f"*{name}* by {listed(better)}" for name, better in by.items() if better]
-    return f"{listed(kept)}" + (f" (dominated: {'; '.join(rest)})" if rest else "")
+def dominance(by: Mapping[str, Mapping[str, Sequence[str]]]) -> list[list[str]]:
+    """Each service, and who is better than it against each attacker: rows of a table.
+
+    by: for each attacker, the services that dominate each service.
+
+    >>> dominance({"naive": {"top 3": ["argmax"]}, "adaptive": {"top 3": []}})
+    [['*top 3*', 'argmax', '**nobody**']]
+    """
+    services = dict.fromkeys(name for of in by.values() for name in of)
+    # some names have commas
+    told = {who: {name: "; ".join(better) for name, better in of.items()} for who, of in by.items()}
+    return [[f"*{s}*", *(of.get(s, "-") or "**nobody**" for of in told.values())] for s in services]
 
 
 # ---------------------------------------------------------------------------- notebook 05

@@ -190,10 +190,15 @@ def test_noise_averages_out_only_where_it_does(by_number):
     assert ("averages out" in text) == better and ("nothing back" in text) != better
 
 
+betters = st.dictionaries(st.sampled_from("abcd"), st.lists(st.sampled_from("wxyz"), max_size=2))
+
+
 @many
-@given(st.dictionaries(st.sampled_from("abcd"), st.lists(st.sampled_from("wxyz"), max_size=2)))
-def test_who_is_dominated_is_named_with_whoever_is_better(by):
-    kept, _, rest = sentences.not_dominated(by).partition(" (dominated: ")
-    for name, better in by.items():
-        assert (f"*{name}*" in kept) == (not better)
-        assert (f"*{name}* by" in rest) == bool(better)
+@given(betters, betters)
+def test_who_is_dominated_is_named_with_whoever_is_better(naive, adaptive):
+    rows = sentences.dominance({"naive": naive, "adaptive": adaptive})
+    assert {row[0] for row in rows} == {f"*{name}*" for name in naive | adaptive}
+    for name, *told in rows:
+        for of, cell in zip((naive, adaptive), told, strict=True):
+            better = of.get(name.strip("*"))
+            assert cell == ("-" if better is None else "; ".join(better) or "**nobody**")
