@@ -8,8 +8,10 @@ import json
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from toy_victims import SMALL, same_weights
 
 from segleak_utils.victims import Recipe, build_victim, fingerprint, posteriors
@@ -183,13 +185,29 @@ def test_a_model_of_which_nothing_can_be_told_is_refused(model):
         fingerprint(model)
 
 
+class LinearMaps(TorchFunctionMode):
+    """Counts the linear layers on maps [N,H,W,C]."""
+
+    n = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None) -> object:
+        self.n += func is F.linear and args[0].ndim == 4
+        return func(*args, **(kwargs or {}))
+
+
 def test_many_images_are_answered_as_few_are():
-    """Linear layers are convolutions then: the same sums in another order."""
+    """Linear layers are convolutions then, unless it is a training: the same sums."""
     model = build_victim(Recipe(decoder_channels=8), seed=0).eval()
     images = torch.rand(16, 3, 32, 64, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        together = model(images)
-        apart = torch.cat([model(part) for part in images.split(8)])
-    assert not torch.equal(together, apart)
-    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-4)
-    assert torch.equal(model(images).detach(), model(images).detach())  # gradients are wanted
+    found = {}
+    for name, mode, batch in (
+        ("many", torch.inference_mode, 16),
+        ("few", torch.inference_mode, 8),
+        ("in training", torch.no_grad, 16),
+    ):
+        with mode(), LinearMaps() as seen:
+            answers = torch.cat([model(part) for part in images.split(batch)])
+        found[name] = answers.clone(), seen.n
+    assert found["many"][1] == 0 < found["in training"][1] < found["few"][1]
+    for name in ("few", "in training"):
+        torch.testing.assert_close(found[name][0], found["many"][0], rtol=1e-4, atol=1e-4)
