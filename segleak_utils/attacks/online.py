@@ -6,6 +6,7 @@ structured form is ours: a regression on zones, its references halfway between i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -42,6 +43,26 @@ def halves(n_images: int, n_networks: int, seed: int) -> np.ndarray:
     for image, choice in enumerate(order):
         inside[list(choices[choice]), image] = True
     return inside
+
+
+def paired_halves(n_images: int, seeds: Sequence[int | Sequence[int]]) -> np.ndarray:
+    """Which images each network of a pair is trained on: bool [2 * pairs, images].
+
+    The first of each pair, dealt by its seed, half of them; the second the rest. ValueError for an
+    odd number of images, or none.
+
+    >>> paired_halves(4, [0, 1]).sum(0)
+    array([2, 2, 2, 2])
+    """
+    n_images = numbers.count(n_images, "n_images", 2)
+    if n_images % 2:
+        raise ValueError(f"{n_images} images: expected an even number, for halves")
+    found = np.zeros((2 * len(seeds), n_images), bool)
+    for pair, seed in enumerate(seeds):
+        order = np.random.default_rng(seed).permutation(n_images)
+        found[2 * pair, order[: n_images // 2]] = True
+        found[2 * pair + 1, order[n_images // 2 :]] = True
+    return found
 
 
 def online_attacks(target: np.ndarray, theirs: np.ndarray, inside: np.ndarray) -> list[Attack]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from segleak_utils import attacks, representations
-from segleak_utils.attacks import Outputs
+from segleak_utils.attacks import Outputs, calibration
 from segleak_utils.attacks.references import Case, averaged, of_zones
 from segleak_utils.attacks.whitebox import Opened
 from segleak_utils.checks import numbers
@@ -60,6 +60,17 @@ def told(plan: Plan, by: Network, of: Network) -> np.ndarray:
     Whether it was trained on some of them is not asked: see `case`.
     """
     return np.concatenate([_told_of(plan, by, scenes) for scenes in (of.members, of.nonmembers)])
+
+
+def confidence(plan: Plan, by: Network, of: Network) -> np.ndarray:
+    """How sure a network is of another one's scenes, members first: float64 [N].
+
+    `calibration.confidence` of their mean losses. Whether it was trained on some of them is
+    not asked: see `case`.
+    """
+    zones = told(plan, by, of)
+    n = zones.shape[1] // 3
+    return calibration.confidence(zones[:, n : 2 * n].sum(1))
 
 
 def _told_of(plan: Plan, by: Network, scenes: Scenes) -> np.ndarray:

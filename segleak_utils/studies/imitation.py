@@ -8,7 +8,7 @@ images too, is `studies.taught`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,22 +40,15 @@ ATTACKS = (
 )
 
 
-class Compared(Measured):
-    """An attack on a target with one kind of references; n_references: how many of them.
+class Attacked(Measured):
+    """An attack on a target, beside two others.
 
-    `trainings`: of the attacker's networks, those that imitate among them. `more` is its AUC minus
-    that with plain references; `ahead` minus that of the best attack with the plain ones alone,
-    `ahead_4` minus that of the best with four plain ones, which are fewer trainings than imitation
-    takes; each on the same images (paired bootstrap), and with ``tpr_`` the same of the TPR at 1 %
-    FPR. `unexplained`: how far the target's confidence lies from its references' mean, the
-    deviation over non-members.
+    `more` is its AUC minus that of the one, `ahead` minus that of the other, each on the same
+    images (paired bootstrap), and with ``tpr_`` the same of the TPR at 1 % FPR.
     """
 
     target: str
     attack: str
-    references: str
-    n_references: int
-    trainings: int
     n_members: int
     n_nonmembers: int
     auc: float
@@ -76,6 +69,21 @@ class Compared(Measured):
     tpr_ahead: float
     tpr_ahead_low: float
     tpr_ahead_high: float
+
+
+class Compared(Attacked):
+    """An attack on a target with one kind of references; n_references: how many of them.
+
+    `trainings`: of the attacker's networks, those that imitate among them. `more` is beside the
+    same attack with plain references, `ahead` beside the best one with the plain ones alone,
+    `ahead_4` beside the best one with four plain ones, which are fewer trainings than imitation
+    takes. `unexplained`: how far the target's confidence lies from its references' mean, the
+    deviation over non-members.
+    """
+
+    references: str
+    n_references: int
+    trainings: int
     ahead_4: float
     ahead_4_low: float
     ahead_4_high: float
@@ -83,6 +91,21 @@ class Compared(Measured):
     tpr_ahead_4_low: float
     tpr_ahead_4_high: float
     unexplained: float
+
+
+def beside(
+    scores: NDArray[np.float64],
+    member: NDArray[np.bool_],
+    others: Mapping[str, NDArray[np.float64]],
+) -> dict[str, float]:
+    """AUC and TPR at 1 % FPR, and both minus those of other scores, as fields of `Attacked`."""
+    values = {"auc": metrics.auc(scores, member)}
+    values["tpr_1"] = metrics.tpr_at_fpr(scores, member, 0.01)
+    for word, other in others.items():
+        pair = scores, other, member
+        values[word] = metrics.paired_auc_difference(*pair, seed=0)
+        values[f"tpr_{word}"] = metrics.paired_tpr_difference(*pair, 0.01, seed=0)
+    return rows.ends(values)
 
 
 def imitator(plan: Plan, of: Network, source: Network) -> Network:
@@ -145,13 +168,7 @@ def compared(
         sure, theirs = (calibration.confidence(loss)[..., ~member] for loss in case.losses)
         for name in ATTACKS:
             scores = scored[kind][name]
-            values = {"auc": metrics.auc(scores, member)}
-            values["tpr_1"] = metrics.tpr_at_fpr(scores, member, 0.01)
             others = {"more": scored[PLAIN][name], "ahead": best, "ahead_4": best_4}
-            for word, other in others.items():
-                pair = scores, other, member
-                values[word] = metrics.paired_auc_difference(*pair, seed=0)
-                values[f"tpr_{word}"] = metrics.paired_tpr_difference(*pair, 0.01, seed=0)
             found.append(
                 Compared(
                     target=of.name,
@@ -162,7 +179,7 @@ def compared(
                     n_members=int(member.sum()),
                     n_nonmembers=int((~member).sum()),
                     unexplained=float((sure - theirs.mean(0)).std(ddof=1)),
-                    **rows.ends(values),
+                    **beside(scores, member, others),
                 )
             )
     return found

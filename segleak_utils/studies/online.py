@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 
 from segleak_utils import metrics
-from segleak_utils.attacks import calibration
 from segleak_utils.attacks.contests import Contest
 from segleak_utils.attacks.online import halves, online_attacks
 from segleak_utils.studies import asking, experiment, networks
@@ -26,7 +25,8 @@ def contest(plan: Plan, victim: Network, *, n_networks: int = N_NETWORKS) -> Con
     n = len(victim.members)
     pool = replace(victim, nonmembers=victim.nonmembers.subset(range(n)))
     inside = halves(2 * n, n_networks, SEED)
-    told = np.stack([_confidence(plan, of, pool) for of in (pool, *trained(plan, pool, inside))])
+    everyone = (pool, *trained(plan, pool, inside))
+    told = np.stack([asking.confidence(plan, of, pool) for of in everyone])
     found = online_attacks(told[0], told[1:], inside)
     return Contest(victim.name, "the images themselves", np.arange(2 * n) < n, tuple(found))
 
@@ -42,12 +42,6 @@ def trained(plan: Plan, pool: Network, inside: np.ndarray) -> list[Network]:
         name = f"inside-{pool.name}-{k}"
         out.append(networks.load_or_train(own, name, *parts, held_out, seed=SEED + k))
     return out
-
-
-def _confidence(plan: Plan, by: Network, pool: Network) -> np.ndarray:
-    told = asking.told(plan, by, pool)
-    n = told.shape[1] // 3
-    return calibration.confidence(told[:, n : 2 * n].sum(1))
 
 
 def online(plan: Plan) -> Contest:

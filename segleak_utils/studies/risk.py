@@ -25,6 +25,7 @@ from torch import nn
 
 from segleak_utils import attacks
 from segleak_utils.attacks.contests import GLOBAL
+from segleak_utils.attacks.online import paired_halves
 from segleak_utils.attacks.references import of_zones
 from segleak_utils.checks import numbers
 from segleak_utils.data import VOID, Scenes
@@ -88,12 +89,7 @@ def inside(n_networks: int, n_images: int, seed: int = SEED) -> NDArray[np.bool_
     )
     if n_networks % 2 or n_images % 2:
         raise ValueError(f"{n_networks} networks, {n_images} images: expected even numbers")
-    found = np.zeros((n_networks, n_images), bool)
-    for pair in range(n_networks // 2):
-        order = np.random.default_rng([seed, pair]).permutation(n_images)
-        found[2 * pair, order[: n_images // 2]] = True
-        found[2 * pair + 1, order[n_images // 2 :]] = True
-    return found
+    return paired_halves(n_images, [[seed, pair] for pair in range(n_networks // 2)])
 
 
 def scenes(plan: Plan) -> tuple[Scenes, Scenes]:

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from segleak_utils import metrics
 from segleak_utils.attacks import calibration, ensembles, references
-from segleak_utils.attacks.online import by_side, halfway, imia
+from segleak_utils.attacks.online import by_side, halfway, imia, paired_halves
 from segleak_utils.studies import asking, experiment, imitation, networks, rows
-from segleak_utils.studies.imitation import IMITATIVE, N_SHADOWS, TARGETS
+from segleak_utils.studies.imitation import IMITATIVE, N_SHADOWS, TARGETS, Attacked, beside
 from segleak_utils.studies.networks import Network
 from segleak_utils.studies.plan import ROOT, Plan
-from segleak_utils.studies.rows import Measured
 
 RESULTS = ROOT / "docs" / "taught.csv"
 SEED = 140
@@ -30,53 +29,10 @@ LR = 3e-4  # a tenth of the recipe's: what is taught on top shall not undo the i
 IMIA, HALFWAY = "IMIA", "halfway between in and out"
 PASSED_ON = "imitators alone, the network is not asked"
 CONTROL = "the same of a network that saw none of the images"
+# The first two have the imitative references alone, and the others are held against them. The last
+# two compare networks with the attacker's plain ones: the imitators, who were told about other
+# images only (Jagielski et al. 2023), and for a control a stranger.
 ATTACKS = (references.LIRA, ensembles.TWO_QUESTIONS, IMIA, HALFWAY, PASSED_ON, CONTROL)
-
-
-class Taught(Measured):
-    """An attack on a target's members and as many of its non-members.
-
-    The first two of `ATTACKS` have the imitative references alone. The last two compare networks
-    with the attacker's plain ones: the imitators, who were told about other images only (Jagielski
-    et al. 2023), and for a control a stranger. `more` is its AUC minus that of the first, `ahead`
-    minus that of the second, on the same images (paired bootstrap), and with ``tpr_`` the same of
-    the TPR at 1 % FPR.
-    """
-
-    target: str
-    attack: str
-    n_members: int
-    n_nonmembers: int
-    auc: float
-    auc_low: float
-    auc_high: float
-    tpr_1: float
-    tpr_1_low: float
-    tpr_1_high: float
-    more: float
-    more_low: float
-    more_high: float
-    tpr_more: float
-    tpr_more_low: float
-    tpr_more_high: float
-    ahead: float
-    ahead_low: float
-    ahead_high: float
-    tpr_ahead: float
-    tpr_ahead_low: float
-    tpr_ahead_high: float
-
-
-def dealt(n_images: int, n_pairs: int) -> NDArray[np.bool_]:
-    """Which images each pupil learns: bool [2 * pairs, images]; the second of a pair the rest.
-
-    >>> dealt(4, 1).sum(0)
-    array([1, 1, 1, 1])
-    """
-    first = np.zeros((n_pairs, n_images), bool)
-    for k, row in enumerate(first):
-        row[np.random.default_rng(SEED + k).permutation(n_images)[: n_images // 2]] = True
-    return np.stack([first, ~first], 1).reshape(2 * n_pairs, n_images)
 
 
 def pupils(
@@ -102,19 +58,19 @@ def pupils(
 
 def compared(
     plan: Plan, of: Network, shadows: Sequence[Network], stranger: Network
-) -> list[Taught]:
+) -> list[Attacked]:
     """The attacks of somebody who has imitated `of` on the shadows' images, and then taught.
 
     stranger: a network that was trained on none of these images, for the control.
     """
     pool = replace(of, nonmembers=of.nonmembers.subset(range(len(of.members))))
     imitators = [imitation.imitator(plan, of, source) for source in shadows]
-    inside = dealt(len(pool.member), len(imitators))
+    inside = paired_halves(len(pool.member), [SEED + k for k in range(len(imitators))])
     taught = pupils(plan, pool, imitators, inside)
     networks.check_apart(pool, stranger)
-    own, theirs = (_confidence(plan, by, pool) for by in (of, stranger))
+    own, theirs = (asking.confidence(plan, by, pool) for by in (of, stranger))
     plain, out, learned = (
-        np.stack([_confidence(plan, by, pool) for by in kind])
+        np.stack([asking.confidence(plan, by, pool) for by in kind])
         for kind in (shadows, imitators, taught)
     )
     within, _ = by_side(learned, inside)
@@ -129,41 +85,29 @@ def compared(
     }
     found = []
     for name, scores in scored.items():
-        values = {"auc": metrics.auc(scores, pool.member)}
-        values["tpr_1"] = metrics.tpr_at_fpr(scores, pool.member, 0.01)
-        for word, other in zip(("more", "ahead"), ATTACKS, strict=False):
-            pair = scores, scored[other], pool.member
-            values[word] = metrics.paired_auc_difference(*pair, seed=0)
-            values[f"tpr_{word}"] = metrics.paired_tpr_difference(*pair, 0.01, seed=0)
-        area = values["auc"]
+        others = {"more": scored[ATTACKS[0]], "ahead": scored[ATTACKS[1]]}
         found.append(
-            Taught(
+            Attacked(
                 target=of.name,
                 attack=name,
-                n_members=area.n_members,
-                n_nonmembers=area.n_nonmembers,
-                **rows.ends(values),
+                n_members=int(pool.member.sum()),
+                n_nonmembers=int((~pool.member).sum()),
+                **beside(scores, pool.member, others),
             )
         )
     return found
 
 
-def _confidence(plan: Plan, by: Network, pool: Network) -> NDArray[np.float64]:
-    told = asking.told(plan, by, pool)
-    n = told.shape[1] // 3
-    return calibration.confidence(told[:, n : 2 * n].sum(1))
-
-
 def teaching(
     plan: Plan, targets: Sequence[str] = TARGETS, path: Path | None = None
-) -> list[Taught]:
+) -> list[Attacked]:
     """The attacks on each target, the first of which is a shadow: what is chosen is chosen there.
 
     Prints each target's table, and writes all rows to `path` (``build/taught.csv``), those that
     are there after each target.
     """
     plain = experiment.networks(plan, "dependent", 5)
-    found: list[Taught] = []
+    found: list[Attacked] = []
     for name in targets:
         others = [one for one in plain if one.name != name]
         found += compared(plan, experiment.network(plan, name), others[:N_SHADOWS], others[-1])
@@ -172,7 +116,7 @@ def teaching(
     return found
 
 
-def table(found: Sequence[Taught]) -> str:
+def table(found: Sequence[Attacked]) -> str:
     """The rows as a table in Markdown."""
     head = ["target", "attack", "AUC", "TPR at 1 % FPR", "precision at 50 / 10 / 1 %"]
     for words in ("LiRA's", "the ensemble's"):

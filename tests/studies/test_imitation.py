@@ -9,6 +9,7 @@ import pytest
 
 from segleak_utils import synthstreets
 from segleak_utils.attacks import ensembles, references
+from segleak_utils.attacks.online import paired_halves
 from segleak_utils.studies import Plan, Sizes, experiment, imitation, rows, taught
 from segleak_utils.victims import Recipe
 
@@ -105,7 +106,7 @@ def test_each_pupil_learns_its_half_and_goes_on_from_its_imitator(plan, monkeypa
     of = experiment.network(plan, "victim-0")
     shadows = experiment.networks(plan, "dependent", 2)
     starts = [imitation.imitator(plan, of, shadow) for shadow in shadows]
-    inside = taught.dealt(200, 2)
+    inside = paired_halves(200, [taught.SEED, taught.SEED + 1])
     assert (inside[::2] ^ inside[1::2]).all() and (inside.sum(1) == 100).all()
     known = taught.pupils(plan, of, starts, inside)
     both = of.members + of.nonmembers
@@ -118,7 +119,7 @@ def test_each_pupil_learns_its_half_and_goes_on_from_its_imitator(plan, monkeypa
 
 
 def test_what_is_shipped_of_pupils_is_of_every_target():
-    found = rows.read(taught.RESULTS, taught.Taught)
+    found = rows.read(taught.RESULTS, imitation.Attacked)
     assert [(x.target, x.attack) for x in found] == [
         (target, attack) for target in taught.TARGETS for attack in taught.ATTACKS
     ]
