@@ -14,13 +14,16 @@ import nbformat
 import pytest
 
 from segleak_utils import run
+from segleak_utils.run import commands, environment, options
 
 # --- the environment ---------------------------------------------------------------------------
 
 
 def test_starts_on_the_standard_library_alone():
     command = [sys.executable, "-S", "-m", "segleak_utils.run", "--help"]
-    shown = subprocess.run(command, cwd=run.ROOT, capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        command, cwd=environment.ROOT, capture_output=True, text=True, check=True
+    )
     for word in ("test", "lab", "weights", "camvid", "--only"):
         assert word in shown.stdout
 
@@ -28,16 +31,16 @@ def test_starts_on_the_standard_library_alone():
 @pytest.mark.parametrize("version", [(3, 10, 14), (3, 14, 1), (3, 15, 0)])
 def test_unfit_python_is_named(version):
     with pytest.raises(SystemExit, match=".".join(map(str, version))):
-        run.check_python(version)
+        environment.check_python(version)
 
 
 @pytest.mark.parametrize("version", [(3, 11, 0), (3, 14, 0), (3, 14, 2)])
 def test_fit_python_passes(version):
-    run.check_python(version)
+    environment.check_python(version)
 
 
 def test_unmet_names_the_missing_and_the_out_of_bounds():
-    found = run.unmet(["pytest>=1,<99", "no-such-package>=1", "numpy>=0.1,<1.0"])
+    found = environment.unmet(["pytest>=1,<99", "no-such-package>=1", "numpy>=0.1,<1.0"])
     assert found[0] == "no-such-package is not installed"
     assert found[1].startswith("numpy ")
     assert found[1].endswith(" is outside numpy>=0.1,<1.0")
@@ -46,7 +49,7 @@ def test_unmet_names_the_missing_and_the_out_of_bounds():
 
 def test_a_checkout_without_pyproject_is_refused(tmp_path):
     with pytest.raises(SystemExit, match=r"pyproject\.toml is missing"):
-        run.requirements(tmp_path)
+        environment.requirements(tmp_path)
 
 
 @pytest.fixture
@@ -62,12 +65,12 @@ def checkout(tmp_path, monkeypatch):
         root, folder, code, commands, compiled = tmp_path, tmp_path / ".venv", 0, [], []
 
         def make(self):
-            return run.make_venv(self.folder, self.root)
+            return environment.make_venv(self.folder, self.root)
 
     found = Checkout()
 
     def create(self, folder):
-        python = run.venv_python(Path(folder))
+        python = environment.venv_python(Path(folder))
         python.parent.mkdir(parents=True, exist_ok=True)
         if not python.exists():
             python.symlink_to(sys.executable)
@@ -77,8 +80,8 @@ def checkout(tmp_path, monkeypatch):
         (found.compiled if "compileall" in words else found.commands).append(words)
         return found.code
 
-    monkeypatch.setattr(run.venv.EnvBuilder, "create", create)
-    monkeypatch.setattr("segleak_utils.run.relay", pip)
+    monkeypatch.setattr(environment.venv.EnvBuilder, "create", create)
+    monkeypatch.setattr("segleak_utils.run.environment.relay", pip)
     return found
 
 
@@ -99,14 +102,14 @@ def test_failed_or_interrupted_installation_is_done_again(checkout):
     checkout.code = 1
     with pytest.raises(SystemExit, match=r"pip could not install .*exit code 1"):
         checkout.make()
-    checkout.code = run.INTERRUPTED
+    checkout.code = environment.INTERRUPTED
     with pytest.raises(KeyboardInterrupt):
         checkout.make()
-    assert not (checkout.folder / run.STAMP).exists()
+    assert not (checkout.folder / environment.STAMP).exists()
     checkout.code = 0
     checkout.make()
     assert len(checkout.commands) == 3
-    assert (checkout.folder / run.STAMP).exists()
+    assert (checkout.folder / environment.STAMP).exists()
 
 
 def test_what_was_installed_is_compiled_even_where_python_may_not_write_bytecode(checkout):
@@ -123,59 +126,64 @@ def test_what_was_installed_is_compiled_even_where_python_may_not_write_bytecode
 
 
 def test_missing_ensurepip_names_the_package_to_install(checkout, monkeypatch):
-    monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(environment.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match="python3-venv"):
         checkout.make()
 
 
 def test_bootstrap_stays_here_if_all_is_met(monkeypatch):
-    monkeypatch.setattr("segleak_utils.run.requirements", lambda: ["pytest>=1,<99"])
-    monkeypatch.setattr("segleak_utils.run.torch_pair_broken", lambda: "")
-    assert run.bootstrap([]) is None
+    monkeypatch.setattr("segleak_utils.run.environment.requirements", lambda: ["pytest>=1,<99"])
+    monkeypatch.setattr("segleak_utils.run.environment.torch_pair_broken", lambda: "")
+    assert environment.bootstrap([]) is None
 
 
 @pytest.mark.parametrize("broken", ["", "operator torchvision::nms does not exist"])
 def test_bootstrap_runs_the_same_command_in_venv(monkeypatch, broken):
     calls = []
-    monkeypatch.setattr("segleak_utils.run.VENV", Path("elsewhere"))
+    monkeypatch.setattr("segleak_utils.run.environment.VENV", Path("elsewhere"))
     monkeypatch.setattr(
-        "segleak_utils.run.requirements", lambda: ["pytest" if broken else "no-such-package"]
+        "segleak_utils.run.environment.requirements",
+        lambda: ["pytest" if broken else "no-such-package"],
     )
-    monkeypatch.setattr("segleak_utils.run.torch_pair_broken", lambda: broken)
-    monkeypatch.setattr("segleak_utils.run.make_venv", lambda: Path("there/python"))
+    monkeypatch.setattr("segleak_utils.run.environment.torch_pair_broken", lambda: broken)
+    monkeypatch.setattr("segleak_utils.run.environment.make_venv", lambda: Path("there/python"))
     monkeypatch.setattr(
-        "segleak_utils.run.relay", lambda command, env: calls.append((command, env)) or 7
+        "segleak_utils.run.environment.relay",
+        lambda command, env: calls.append((command, env)) or 7,
     )
-    assert run.bootstrap(["test", "-k", "x"]) == 7
+    assert environment.bootstrap(["test", "-k", "x"]) == 7
     ((command, env),) = calls
     assert command == [Path("there/python"), "-m", "segleak_utils.run", "test", "-k", "x"]
-    assert env["PYTHONPATH"].split(os.pathsep)[0] == str(run.ROOT)
-    monkeypatch.setenv(run.RELAUNCHED, env[run.RELAUNCHED])
+    assert env["PYTHONPATH"].split(os.pathsep)[0] == str(environment.ROOT)
+    monkeypatch.setenv(environment.RELAUNCHED, env[environment.RELAUNCHED])
     with pytest.raises(SystemExit, match="yet packages are missing"):
-        run.bootstrap([])
+        environment.bootstrap([])
 
 
 def test_relay_passes_the_exit_code_on():
-    assert run.relay([sys.executable, "-c", "raise SystemExit(7)"]) == 7
+    assert environment.relay([sys.executable, "-c", "raise SystemExit(7)"]) == 7
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals between processes are POSIX's")
 def test_relay_reports_a_killed_command_as_shells_do():
-    assert run.relay([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]) == 137
+    assert environment.relay([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]) == 137
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals between processes are POSIX's")
 def test_signals_that_reach_the_relay_alone_end_the_command(tmp_path):
     """SIGTERM at once; SIGINT after a grace, since a terminal sends it to both."""
-    for number, code in ((signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, run.INTERRUPTED)):
+    for number, code in (
+        (signal.SIGTERM, 128 + signal.SIGTERM),
+        (signal.SIGINT, environment.INTERRUPTED),
+    ):
         marker = tmp_path / number.name
         sleeper = f"import pathlib, time; pathlib.Path({str(marker)!r}).touch(); time.sleep(60)"
         command = [sys.executable, "-c", sleeper]
-        outer = f"from segleak_utils.run import relay; print(relay({command}))"
+        outer = f"from segleak_utils.run.environment import relay; print(relay({command}))"
         process = subprocess.Popen(
             [sys.executable, "-c", outer],
-            cwd=run.ROOT,
+            cwd=environment.ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -193,7 +201,7 @@ def test_signals_that_reach_the_relay_alone_end_the_command(tmp_path):
 
 
 def test_overrides_are_literals_or_text():
-    parsed = run.parser().parse_args(
+    parsed = options.parser().parse_args(
         ["-p", "seed=3", "-p", "setting=independent", "-p", "live=false", "-p", "x=[1, 2]"]
     )
     assert dict(parsed.overrides) == {
@@ -203,7 +211,7 @@ def test_overrides_are_literals_or_text():
         "x": [1, 2],
     }
     with pytest.raises(SystemExit):
-        run.parser().parse_args(["-p", "seed"])
+        options.parser().parse_args(["-p", "seed"])
 
 
 @pytest.mark.parametrize(
@@ -214,12 +222,12 @@ def test_overrides_are_literals_or_text():
     ],
 )
 def test_preset_may_stand_before_or_after_the_command(line):
-    assert run.parser().parse_args(line).preset == "quick"
+    assert options.parser().parse_args(line).preset == "quick"
 
 
 def test_camvid_needs_a_folder():
     with pytest.raises(SystemExit):
-        run.parser().parse_args(["camvid"])
+        options.parser().parse_args(["camvid"])
 
 
 @pytest.mark.parametrize(
@@ -365,7 +373,8 @@ def test_a_complaint_names_what_cannot_be_read_and_passes_others_on(tmp_path, mo
 def test_test_command_returns_the_worst_code_and_runs_pytest_last(monkeypatch):
     called, codes = [], iter([0, 1, 0])
     monkeypatch.setattr(
-        "segleak_utils.run.relay", lambda command, env: called.append(command[2]) or next(codes)
+        "segleak_utils.run.commands.relay",
+        lambda command, env: called.append(command[2]) or next(codes),
     )
     monkeypatch.setattr(os, "chdir", lambda folder: None)
     assert run.main(["--no-install", "test", "-x"]) == 1
@@ -375,7 +384,13 @@ def test_test_command_returns_the_worst_code_and_runs_pytest_last(monkeypatch):
 @pytest.mark.parametrize("words", [["-m", "not slow"], ["tests/test_run.py::test_x", "-k", "a"]])
 def test_two_processes_share_out_the_tests_unless_files_are_named(monkeypatch, words):
     called = []
-    monkeypatch.setattr("segleak_utils.run.relay", lambda command, env: called.append(command) or 0)
-    monkeypatch.chdir(run.ROOT)
+    monkeypatch.setattr(
+        "segleak_utils.run.commands.relay", lambda command, env: called.append(command) or 0
+    )
+    monkeypatch.chdir(environment.ROOT)
     assert run.main(["--no-install", "test", *words]) == 0
-    assert called[-1][2:] == ["pytest", *(run.SIDE_BY_SIDE if words[0] == "-m" else []), *words]
+    assert called[-1][2:] == [
+        "pytest",
+        *(commands.SIDE_BY_SIDE if words[0] == "-m" else []),
+        *words,
+    ]

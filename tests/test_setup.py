@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from segleak_utils import run
+from segleak_utils.run import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -54,14 +54,14 @@ def test_what_the_readme_installs_is_the_core_and_every_extra_but_compare():
     extras = {Requirement(text) for text in PYPROJECT["project"]["optional-dependencies"]["all"]}
     ((name, wanted),) = {(r.name, tuple(sorted(r.extras))) for r in extras}
     assert (name, set(wanted) | {"core"}) == ("segleak", PARTS.keys())
-    assert [Requirement(text) for text in run.requirements()] == DEPENDENCIES
+    assert [Requirement(text) for text in environment.requirements()] == DEPENDENCIES
 
 
 def test_environment_yml_installs_the_same():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    (pip,) = [part["pip"] for part in environment["dependencies"] if isinstance(part, dict)]
-    assert pip == ["-c constraints.txt", f"-e .[{run.EXTRA}]"]
-    assert f"python{PYPROJECT['project']['requires-python']}" in environment["dependencies"]
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    (pip,) = [part["pip"] for part in listed["dependencies"] if isinstance(part, dict)]
+    assert pip == ["-c constraints.txt", f"-e .[{environment.EXTRA}]"]
+    assert f"python{PYPROJECT['project']['requires-python']}" in listed["dependencies"]
 
 
 def test_constraints_hold_names_and_public_versions_only():

@@ -18,6 +18,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from toy_rows import ROW
 
 from segleak_utils import run
+from segleak_utils.run import environment
 from segleak_utils.running import execution, parameters, results
 from segleak_utils.whole import write_whole
 
@@ -114,7 +115,7 @@ def good(tmp_path_factory):
     results.record([results.ResultRow(**{**ROW, "notebook": "09_gone"})], build)
     command = [sys.executable, "-m", "segleak_utils.run", "--no-install", "-p", "size=5"]
     command += ["--notebooks", str(folder), "--build", str(build)]
-    shell = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": str(run.ROOT)}
+    shell = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": str(environment.ROOT)}
     shown = subprocess.run(command, cwd=folder, env=shell, capture_output=True, encoding="utf-8")
     assert shown.returncode == 0, shown.stderr
     return folder, build, shown.stdout
@@ -179,7 +180,7 @@ while len(os.listdir({str(begun)!r})) < 2: time.sleep(0.1)
     build = tmp_path / "build"
     command = [sys.executable, "-m", "segleak_utils.run", "--no-install", "--only", "00"]
     command += ["--notebooks", str(tmp_path), "--build", str(build)]
-    shell = {**os.environ, "PYTHONPATH": str(run.ROOT)}
+    shell = {**os.environ, "PYTHONPATH": str(environment.ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     runs = [subprocess.Popen(command, env=shell, **pipes) for _ in range(2)]
     told = [process.communicate(timeout=120) for process in runs]
@@ -385,7 +386,7 @@ def test_ctrl_c_leaves_neither_kernel_nor_half_a_file(tmp_path):
     command += ["--notebooks", str(tmp_path), "--build", str(tmp_path / "build")]
     process = subprocess.Popen(
         command,
-        cwd=run.ROOT,
+        cwd=environment.ROOT,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -395,7 +396,7 @@ def test_ctrl_c_leaves_neither_kernel_nor_half_a_file(tmp_path):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, shown = process.communicate(timeout=60)
-    assert process.returncode == run.INTERRUPTED
+    assert process.returncode == environment.INTERRUPTED
     assert "segleak: stopped" in shown
     assert "Traceback" not in shown
     assert list((tmp_path / "build" / "notebooks").iterdir()) == []

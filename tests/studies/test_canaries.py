@@ -13,6 +13,7 @@ from toy_victims import scenes_of
 
 from segleak_utils import run
 from segleak_utils.metrics import gaussian_curve, gaussian_epsilon, loss_curve, refuted_by
+from segleak_utils.run import options
 from segleak_utils.studies import (
     Plan,
     beyond,
@@ -417,7 +418,7 @@ def test_a_training_that_is_none_is_named(tmp_path, capsys):
     assert run.main(["--no-install", "epsilon", "--step", f"{path}:Mine"]) == 1
     assert "--step FILE.py:NAME needs --canaries N" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        run.parser().parse_args(["epsilon", "--canaries", "63"])
+        options.parser().parse_args(["epsilon", "--canaries", "63"])
 
 
 class Wrong(Double):
