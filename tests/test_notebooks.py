@@ -229,6 +229,19 @@ def test_the_notebooks_run_and_hide_no_errors(build):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", SLIDERS)
+def test_no_question_is_answered_before_a_slider_moves(name, build):
+    executed = nbformat.read(build / "notebooks" / f"{name}.ipynb", as_version=4)
+    models = executed.metadata.widgets[execution.WIDGET_STATE]["state"].values()
+    boxes = [
+        model["state"]["value"]
+        for model in models
+        if "segleak-questions" in model["state"].get("_dom_classes", [])
+    ]
+    assert boxes and all("<li>" in text and "<b>" not in text for text in boxes), boxes
+
+
+@pytest.mark.slow
 def test_every_figure_is_a_picture(build):
     found = sorted((build / "figures").glob("*.png"))
     assert {path.name[:2] for path in found} == {path.name[:2] for path in NOTEBOOKS}

@@ -196,6 +196,8 @@ def test_a_page_sums_as_the_library_does(monkeypatch, tmp_path):
     with reader() as read:
         shown = read.open(path)
         worth, promise = (shown.locator(".segleak-sums").nth(k) for k in (0, 1))
+        shown.set_viewport_size({"width": 1280, "height": 900})
+        assert worth.locator("svg").bounding_box()["width"] == 24 * 16  # Jupyter's own: all of it
 
         def put(box, k: int, value: object) -> None:
             box.locator("input").nth(k).fill(str(value))
