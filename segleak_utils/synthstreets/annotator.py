@@ -12,7 +12,7 @@ from tqdm.std import tqdm
 from segleak_utils.data import VOID, Scenes
 from segleak_utils.data.workers import in_processes
 from segleak_utils.synthstreets.cache import FEW
-from segleak_utils.synthstreets.scene import render_labels
+from segleak_utils.synthstreets.scene import labels_of
 
 # city, seed, index and moment, as `source.draw` names them
 IDENTITY = re.compile(r"(\w+)-s(\d+)-(\d+)(?:-m(\d+))?")
@@ -41,7 +41,7 @@ def mislabelled(
         moment = None if match[4] is None else int(match[4])
         keys.append((match[1], int(match[2]), int(match[3]), moment))
     height, width = scenes.shape or (0, 0)
-    again = partial(_careful, height=height, width=width)
+    again = partial(labels_of, height=height, width=width)
     found = np.zeros((len(keys), height, width), bool)
     workers = workers if len(keys) >= FEW else 1
     with closing(in_processes(again, keys, workers, chunksize=25)) as drawn:
@@ -55,8 +55,3 @@ def mislabelled(
                 )
             found[row] = (careful != mask) & (careful != VOID) & (mask != VOID)
     return found
-
-
-def _careful(key: tuple[str, int, int, int | None], height: int, width: int) -> np.ndarray:
-    *scene, moment = key
-    return render_labels(*scene, height, width, moment=moment)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from segleak_utils.data import CLASSES, PALETTE, Scenes, Split
 from segleak_utils.synthstreets.cache import drawn_once
-from segleak_utils.synthstreets.scene import VERSION, render_scene
+from segleak_utils.synthstreets.scene import VERSION, scene_of
 from segleak_utils.synthstreets.styles import CITIES
 
 
@@ -40,20 +38,20 @@ def draw(
         raise ValueError(f"start {start}, count {count}: expected start >= 0 and count >= 1")
     if moments is not None and moments < 1:
         raise ValueError(f"moments is {moments}, expected 1 or more, or None")
-    each = 1 if moments is None else moments
-    streets = [street for street in range(start, start + count) for _ in range(each)]
+    streets, times = range(start, start + count), [None] if moments is None else range(moments)
+    keys = [(city, seed, street, moment) for street in streets for moment in times]
     seen = "" if moments is None else f"-m{moments}"
     folder = f"{city}-s{seed}-{start}-{count}{seen}-{height}x{width}-v{VERSION}"
     images, masks = drawn_once(
         Path(root) / "synthstreets" / folder,
-        partial(_drawn, city, seed, moments, height, width),
-        range(start * each, (start + count) * each),
+        partial(scene_of, height=height, width=width),
+        keys,
         (height, width),
         workers=workers,
         progress=progress,
     )
-    names = [f"{city}-s{seed}-{street:06d}" for street in streets]
-    ids = names if moments is None else [f"{n}-m{i % each}" for i, n in enumerate(names)]
+    names = [f"{city}-s{seed}-{street:06d}" for *_, street, _ in keys]
+    ids = [n if k[-1] is None else f"{n}-m{k[-1]}" for n, k in zip(names, keys, strict=True)]
     return Scenes.from_arrays(
         images,
         masks,
@@ -63,14 +61,6 @@ def draw(
         groups=None if moments is None else names,
         source=f"synthstreets {city} {seed} {height}x{width} v{VERSION}",
     )
-
-
-def _drawn(
-    city: str, seed: int, moments: int | None, height: int, width: int, number: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The scene with that number, all moments of a street after each other."""
-    street, moment = (number, None) if moments is None else divmod(number, moments)
-    return render_scene(city, seed, street, height, width, moment=moment)
 
 
 def split(

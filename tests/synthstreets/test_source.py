@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -55,6 +56,24 @@ def test_a_street_has_its_moments_one_after_the_other(tmp_path):
     np.testing.assert_array_equal(wrong[4], (mask != careful) & both)
     with pytest.raises(ValueError, match="moments is 0, expected 1 or more"):
         synth(tmp_path, moments=0)
+
+
+def test_workers_start_without_torch(tmp_path, monkeypatch):
+    # each would take a second more, two a range, while a notebook waits for its scenes
+    jobs = []
+    for where in ("cache", "annotator"):
+        monkeypatch.setattr(
+            f"segleak_utils.synthstreets.{where}.in_processes",
+            lambda work, keys, *_, **__: jobs.append(work) or (work(key) for key in keys),
+        )
+    mislabelled(synth(tmp_path, 5))
+    script = "import pickle, sys; pickle.load(sys.stdin.buffer); print('torch' in sys.modules)"
+    for job in jobs:
+        ran = subprocess.run(
+            [sys.executable, "-c", script], input=pickle.dumps(job), capture_output=True
+        )
+        assert ran.stdout.split() == [b"False"], (job, ran.stderr.decode())
+    assert len(jobs) == 2
 
 
 def left(caches: Path) -> list[Path]:
