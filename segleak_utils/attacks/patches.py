@@ -64,15 +64,19 @@ def patch_scores(
     _score_name(score)
     net.eval()
     corners = patch_corners(len(maps), n_patches, tuple(maps.shape[-2:]), patch, generator)
-    judge = net
-    if batched and isinstance(net, PatchNet):  # once a pixel, not once for each patch on it
-        judge = net.judge
-        maps = torch.cat([net.local(one.to(device_of(net))) for one in maps.split(1)])
+    device, judge, groups = device_of(net), net, iter([(maps, corners)])
+    if batched and isinstance(net, PatchNet):  # once a pixel, not once for each patch on it,
+        judge = net.judge  # and image by image: what was seen of one is in the cache when it is cut
+        seen = (net.local(one.to(device)) for one in maps.split(1))
+        groups = zip(seen, corners.split(1), strict=True)
     elif mixed:
         judge = partial(mixed_logits, net)
     at_once = _PATCHES_AT_ONCE * (2 if mixed else 1) if batched else 1  # bf16 takes half the cache
-    parts = cut(maps, corners, patch, at_once)
-    scores = [_margin(judge(part.to(device_of(net))), score) for part in parts]
+    scores = [
+        _margin(judge(part.to(device)), score)
+        for some, places in groups
+        for part in cut(some, places, patch, at_once)
+    ]
     return torch.cat(scores).view(len(maps), n_patches).float().cpu()
 
 
