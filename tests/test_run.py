@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,6 +97,19 @@ def test_venv_is_installed_once_and_again_when_the_lists_change(checkout):
     (checkout.root / "constraints.txt").write_text("a==2\n")
     checkout.make()
     assert len(checkout.commands) == 2
+
+
+def test_a_disk_that_is_nearly_full_is_told_before_pip_fails_on_it(checkout, monkeypatch, capsys):
+    monkeypatch.setattr(environment.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(environment.sys, "platform", "linux")
+    space = shutil.disk_usage(checkout.root)
+    for free, told in ((10**15, False), (int(4.5e9), True)):
+        usage = space._replace(free=free)
+        monkeypatch.setattr(environment.shutil, "disk_usage", lambda _, usage=usage: usage)
+        shutil.rmtree(checkout.folder, ignore_errors=True)
+        checkout.make()
+        warned = f"has {free / 1e9:.1f} GB free; up to" in capsys.readouterr().out
+        assert warned == told
 
 
 def test_failed_or_interrupted_installation_is_done_again(checkout):

@@ -6,10 +6,13 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
 
@@ -17,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv"
 STAMP = "segleak.stamp"
 EXTRA = "all"  # what is installed beside the core
+# On Linux x86_64, where torch brings CUDA: in the environment, and archives beside it meanwhile.
+INSTALLED_GB, ARCHIVES_GB = 7, 3.5
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 RELAUNCHED = "SEGLEAK_RELAUNCHED"
 
@@ -126,6 +131,24 @@ def _exits_well(python: Path, code: str) -> bool:
     return not subprocess.call([str(python), "-c", code], stderr=subprocess.DEVNULL)
 
 
+def _too_little(folder: Path) -> str:
+    """Warn of a disk that may not hold the packages, or their archives while they are unpacked.
+
+    Only a warning: where an installation goes on, some of it is there already.
+    """
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        return ""
+    places = [(folder.parent, INSTALLED_GB), (Path(tempfile.gettempdir()), ARCHIVES_GB)]
+    if len({os.stat(place).st_dev for place, _ in places}) == 1:
+        places = [(folder.parent, INSTALLED_GB + ARCHIVES_GB)]
+    tight = [
+        f" The disk of {place} has {free:.1f} GB free; up to {needed:g} GB are needed meanwhile."
+        for place, needed in places
+        if (free := shutil.disk_usage(place).free / 1e9) < needed
+    ]
+    return "".join(tight)
+
+
 def make_venv(folder: Path = VENV, root: Path = ROOT) -> Path:
     """Make (or bring up to date) the virtual environment of the checkout; return its interpreter.
 
@@ -140,8 +163,8 @@ def make_venv(folder: Path = VENV, root: Path = ROOT) -> Path:
     if has_pip and stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return python
     print(
-        f"segleak: making {folder} and installing the packages, once: about 6 GB on Linux x86_64 "
-        "(less elsewhere), a few minutes.",
+        f"segleak: making {folder} and installing the packages, once: about {INSTALLED_GB} GB on "
+        f"Linux x86_64 (less elsewhere), a few minutes.{_too_little(folder)}",
         flush=True,
     )
     if not has_pip:
