@@ -153,7 +153,7 @@ def global_loss(
         loss_map = _loss(posterior_or_loss_map, mask)
     labelled = mask != VOID
     # In float64: 32 768 addends in float32 would leave five digits.
-    total = (loss_map[:, 0].double() * labelled).sum((1, 2))
+    total = (loss_map[:, 0] * labelled).sum((1, 2), dtype=torch.float64)
     return (total / _labelled_pixels(labelled)).to(_result_dtype(loss_map))
 
 
@@ -173,7 +173,7 @@ def class_losses(
     if check:
         tensors.mask_labels(mask, n_classes)
     total = _sum_by_class(loss_map[:, 0], mask, n_classes)
-    pixels = _sum_by_class(torch.ones_like(loss_map[:, 0]), mask, n_classes)
+    pixels = _pixels_by_class(mask, n_classes)
     return (total / pixels).to(_result_dtype(loss_map))
 
 
@@ -191,7 +191,7 @@ def class_shares(mask: torch.Tensor, n_classes: int, *, check: bool = True) -> t
     if check:
         tensors.mask_labels(mask, n_classes)
     labelled = mask != VOID
-    pixels = _sum_by_class(labelled.double(), mask, n_classes)
+    pixels = _pixels_by_class(mask, n_classes)
     return (pixels / _labelled_pixels(labelled)[:, None]).float()
 
 
@@ -268,7 +268,7 @@ def dice(posterior: torch.Tensor, mask: torch.Tensor, *, check: bool = True) -> 
     labelled = mask != VOID
     _labelled_pixels(labelled)
     overlap = _sum_by_class(_probability_of_label(posterior, mask)[:, 0], mask, n_classes)
-    pixels = _sum_by_class(labelled.double(), mask, n_classes)
+    pixels = _pixels_by_class(mask, n_classes)
     predicted = (_widened(posterior) * labelled[:, None]).sum((2, 3)).double()
     present = pixels > 0
     per_class = 2 * overlap / (predicted + pixels).clamp(min=1)
@@ -368,9 +368,20 @@ def _stack_one_hot(first: torch.Tensor, mask: torch.Tensor, n_classes: int) -> t
 
 def _sum_by_class(values: torch.Tensor, mask: torch.Tensor, n_classes: int) -> torch.Tensor:
     """Sum of `values` [N, H, W] over the pixels of each class, float64 [N, n_classes]."""
+    # void falls into one bin more, which is dropped
     bins = torch.zeros(len(mask), n_classes + 1, dtype=torch.float64, device=values.device)
-    label = mask.long().clamp(max=n_classes)  # void falls into one bin more, which is dropped
-    return bins.scatter_add(1, label.flatten(1), values.double().flatten(1))[:, :n_classes]
+    for own, image, labels in zip(bins, values, mask, strict=True):  # its wide copies stay in cache
+        own.scatter_add_(0, labels.clamp(max=n_classes).long().flatten(), image.double().flatten())
+    return bins[:, :n_classes]
+
+
+def _pixels_by_class(mask: torch.Tensor, n_classes: int) -> torch.Tensor:
+    """Number of pixels of each class, float64 [N, n_classes]."""
+    counts = [
+        torch.bincount(labels.clamp(max=n_classes).flatten(), minlength=n_classes + 1)
+        for labels in mask
+    ]
+    return torch.stack(counts)[:, :n_classes].double()
 
 
 def _labelled_pixels(labelled: torch.Tensor) -> torch.Tensor:

@@ -53,7 +53,7 @@ def class_features(shown: Outputs) -> np.ndarray:
         loss = representations.class_losses(
             shown.loss_maps[i : i + 64].float(), masks, shown.n_classes
         ).nan_to_num(0.0)
-        shares = representations.class_shares(masks, shown.n_classes).to(loss.dtype)
+        shares = representations.class_shares(masks, shown.n_classes, check=False).to(loss.dtype)
         parts.append(torch.cat([loss, loss * shares, shares], 1))
     return torch.cat(parts).double().numpy()
 
