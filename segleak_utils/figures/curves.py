@@ -9,7 +9,15 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from segleak_utils import metrics
-from segleak_utils.figures.style import ATTACKS, MEMBER, NONMEMBER, axes_of, looks_of, styled
+from segleak_utils.figures.style import (
+    ATTACKS,
+    MEMBER,
+    NONMEMBER,
+    PLAIN,
+    axes_of,
+    looks_of,
+    styled,
+)
 from segleak_utils.metrics import Interval
 
 # ---------------------------------------------------------------------------------- networks
@@ -233,7 +241,7 @@ def render_against(
     figure, axes = axes_of(figsize=(8.2, 3.9))
     axis = axes[0, 0]
     for (name, found), (colour, marker, dash) in zip(
-        series.items(), looks_of(series, 2), strict=True
+        series.items(), looks_of(series, PLAIN), strict=True
     ):
         axis.plot(x, [i.value for i in found], color=colour, marker=marker, ls=dash, label=name)
         axis.fill_between(
@@ -260,7 +268,7 @@ def render_trainings(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> 
               (axes[0, 1], "select_auc", "AUC on shadow images kept aside", 0.5))  # fmt: skip
     for axis, key, label, guess in panels:
         for (name, history), (colour, marker, dash) in zip(
-            histories.items(), looks_of(histories, 2), strict=True
+            histories.items(), looks_of(histories, PLAIN), strict=True
         ):
             epochs = [h["epoch"] for h in history]
             axis.plot(epochs, [h[key] for h in history], ls=dash, marker=marker, color=colour,
@@ -357,7 +365,7 @@ def render_grouped(
     for axis, (title, rows) in zip(axes[0], panels.items(), strict=True):
         for row, name in enumerate(lines):
             for k, (key, (colour, marker, _)) in enumerate(
-                zip(series, looks_of(series, 2), strict=True)
+                zip(series, looks_of(series, PLAIN), strict=True)
             ):
                 interval, y = rows[name][key], row + 0.7 * ((k + 0.5) / len(series) - 0.5)
                 axis.plot([interval.low, interval.high], [y, y], color=colour, lw=2.6)

@@ -17,6 +17,7 @@ from segleak_utils.figures.style import (
     LOSS_LABEL,
     MEMBER,
     NONMEMBER,
+    PLAIN,
     axes_of,
     looks_of,
     styled,
@@ -195,7 +196,9 @@ def render_shares_above(
     a = np.linspace(0, 1, 401)
     by_chance = _above(chance, a)
     axis.fill_between(a, 0, by_chance, color="#bbbbbb", lw=0, alpha=0.7, label="by chance alone")
-    for (name, areas), (colour, _, dash) in zip(curves.items(), looks_of(curves, 2), strict=True):
+    for (name, areas), (colour, _, dash) in zip(
+        curves.items(), looks_of(curves, PLAIN), strict=True
+    ):
         axis.plot(a, _above(areas, a), color=colour, ls=dash, label=name)
         if level is not None:
             axis.plot(level, (areas > level).mean(), "o", color=colour, ms=7)

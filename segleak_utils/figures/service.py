@@ -27,6 +27,7 @@ from segleak_utils.figures.style import (
     LOSS_LABEL,
     MEMBER,
     NONMEMBER,
+    PLAIN,
     STYLE,
     Png,
     looks_of,
@@ -231,7 +232,9 @@ def _small_rocs(
     places = ((0.79, 0.585, 0.2, 0.3), (0.79, 0.125, 0.2, 0.32))
     linear, log = (figure.add_axes(place) for place in places)
     curves = {}
-    for (name, values), (colour, _, dash) in zip(scores.items(), looks_of(scores, 1), strict=True):
+    for (name, values), (colour, _, dash) in zip(
+        scores.items(), looks_of(scores, PLAIN), strict=True
+    ):
         curve, shown, label = _attack(name, values, member)
         (whole,) = linear.plot(curve.fpr, curve.tpr, color=colour, ls=dash, label=label)
         (start,) = log.plot(curve.fpr[shown], curve.tpr[shown], color=colour, ls=dash)

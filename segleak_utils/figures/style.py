@@ -34,6 +34,15 @@ LOOKS = (
     ("#D55E00", "X", "-."),
     ("#6B4C2A", "*", ":"),
 )
+# For what is no attack (a victim, a number of patches) where attacks have their colours: slate.
+PLAIN = (
+    ("#26323F", "o", "-"),
+    ("#8593A1", "s", "--"),
+    ("#566778", "^", "-."),
+    ("#26323F", "v", ":"),
+    ("#8593A1", "D", "-"),
+    ("#566778", "P", "--"),
+)
 # Each attack, by its name in the tables, looks the same in every figure. A colour comes again with
 # another marker and dash, where two attacks are not drawn side by side; blue and vermilion are
 # those of members and non-members.
@@ -56,6 +65,7 @@ ATTACKS = {
     "LiRA, offline, a variance an image": ("#CC79A7", "v", ":"),
     "LiRA, offline, the same networks": ("#6B4C2A", "X", ":"),
     "LiRA, online, fixed variance": ("#6B4C2A", "s", "-"),
+    "LiRA, online, a variance an image": ("#56B4E9", "s", "-."),
     "RMIA": ("#6B4C2A", ">", "-."),
     "calibrated per-class regression": ("#009E73", "D", "-"),
     "calibrated regression, classes and boundaries": ("#332288", "s", ":"),
@@ -70,16 +80,19 @@ ATTACKS = {
 ATTACKERS = {"naive": ("#44AA99", "s", "--"), "adaptive": ("#882255", "o", "-")}
 
 
-def looks_of(series: Sequence | Mapping, first: int = 0) -> Sequence[tuple[str, str, str]]:
+def looks_of(
+    series: Sequence | Mapping, others: Sequence[tuple[str, str, str]] = ()
+) -> Sequence[tuple[str, str, str]]:
     """A look for each series; ValueError rather than two series that look alike.
 
-    An attack or attacker has its own (`ATTACKS`, `ATTACKERS`); the others have those of `LOOKS`
-    from `first` on, from the ninth on with another marker and dash.
+    An attack or attacker has its own (`ATTACKS`, `ATTACKERS`); the rest have those of `others`,
+    then those of `LOOKS`, and after these the same with another marker and dash.
 
     >>> looks_of(["adaptive", "some series", "global loss"])
     [('#882255', 'o', '-'), ('#000000', 'o', '-'), ('#E69F00', 's', '--')]
     """
-    n, most = len(LOOKS), 4 * len(LOOKS)  # as many rounds as there are dashes
+    n = len(LOOKS)
+    most = 4 * n  # as many rounds as there are dashes
     if len(series) > most:
         raise ValueError(f"{len(series)} series in one picture; at most {most} differ enough")
     known = {**ATTACKS, **ATTACKERS}
@@ -88,8 +101,9 @@ def looks_of(series: Sequence | Mapping, first: int = 0) -> Sequence[tuple[str, 
     rounds = [
         (LOOKS[k % n][0], LOOKS[(k + 3 * again) % n][1], LOOKS[(k + again) % n][2])
         for again in range(4)
-        for k in range(first, first + n)
+        for k in range(n)
     ]
+    rounds = [*others, *rounds]
     free = iter([look for look in rounds if not any(_alike(look, other) for other in taken)])
     try:
         return [look or next(free) for look in named]

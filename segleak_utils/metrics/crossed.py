@@ -49,11 +49,13 @@ def mean_tpr(
     *,
     seed: int,
     against: ArrayLike | None = None,
+    of: ArrayLike | None = None,
     n_boot: int = DRAWS,
 ) -> Interval:
     """Mean over victims of the TPR at an FPR, each by a threshold of its own; else as `mean_auc`.
 
-    ValueError for an FPR below one of a victim's non-members, too.
+    of: bool [N], the images whose members count; thresholds come from all non-members. ValueError
+    for an FPR below one of a victim's non-members, and where none of a victim's members counts.
     """
     fpr = numbers.real(fpr, "fpr", 0, 1, ends="()")
     inside = np.asarray(inside)
@@ -64,7 +66,12 @@ def mean_tpr(
             f"fpr {fpr:g} of {outside} non-members a victim is less than one; expected at least "
             f"{1 / outside:.2g}"
         )
-    return _mean(partial(_weighted_tpr, fpr=fpr), scores, inside, against, seed, n_boot)
+    if of is None:
+        of = np.ones(inside.shape[1], bool)
+    of = numbers.labels(of, inside.shape[1], "of", "a row of scores")
+    if not (inside & of).any(1).all():
+        raise ValueError("of leaves a victim without members; expected some of each victim's")
+    return _mean(partial(_weighted_tpr, fpr=fpr), scores, inside, against, seed, n_boot, of)
 
 
 def _mean(
@@ -74,6 +81,7 @@ def _mean(
     against: ArrayLike | None,
     seed: int,
     n_boot: int,
+    of: NDArray[np.bool_] | None = None,
 ) -> Interval:
     inside = np.asarray(inside)
     signs = [(scores, 1), *([] if against is None else [(against, -1)])]
@@ -83,11 +91,12 @@ def _mean(
     k, n = inside.shape
     # the first row is the estimate: every image and pair once
     images = np.vstack([np.ones(n), rng.multinomial(n, np.full(n, 1 / n), n_boot)])
+    counted = images if of is None else images * of  # as members
     pairs = np.vstack([np.ones(k // 2), rng.multinomial(k // 2, np.full(k // 2, 2 / k), n_boot)])
     rates = np.stack(
         [
             sum(
-                sign * rate(values[v], inside[v], images[:, inside[v]], images[:, ~inside[v]])
+                sign * rate(values[v], inside[v], counted[:, inside[v]], images[:, ~inside[v]])
                 for values, sign in checked
             )
             for v in range(k)
@@ -97,8 +106,9 @@ def _mean(
     means = (rates * pairs.repeat(2, 1)).sum(1) / k
     low, high = np.quantile(means[1:], [0.025, 0.975])
     value = float(means[0])
-    members = int(inside[0].sum())
-    return Interval(value, min(value, low), max(value, high), members, n - members)
+    members = int((inside[0] if of is None else inside[0] & of).sum())
+    outside = n - int(inside[0].sum())
+    return Interval(value, min(value, low), max(value, high), members, outside)
 
 
 def _checked(scores: ArrayLike, inside: NDArray) -> NDArray[np.float64]:

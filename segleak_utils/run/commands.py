@@ -67,7 +67,8 @@ def dispatch(options: argparse.Namespace) -> int:
             print(f"segleak: {line}", flush=True)
         command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={own}"]
         kernels = execution.kernel_environment(options.build)
-        return relay([*command, *options.rest], env={**child_environment(), **kernels})
+        quiet = copies.without_news(options.build / "jupyter" / "config")
+        return relay([*command, *options.rest], env={**child_environment(), **kernels, **quiet})
     if options.command == "site":
         from segleak_utils.running import site
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -73,3 +74,14 @@ def _state(path: Path) -> tuple[str | None, bool]:
 def _free(path: Path) -> Path:
     names = (f"{path.stem}.mine{'' if k == 1 else f'-{k}'}.ipynb" for k in range(1, 1000))
     return next(kept for name in names if not (kept := path.with_name(name)).exists())
+
+
+def without_news(folder: Path) -> dict[str, str]:
+    """Variables under which JupyterLab does not ask, over the first cell, whether to fetch news.
+
+    Writes a folder of configuration, which Jupyter reads beside the user's own.
+    """
+    off = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+    write_whole(folder / "labconfig" / "page_config.json", json.dumps(off))
+    known = [str(folder.resolve()), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    return {"JUPYTER_CONFIG_PATH": os.pathsep.join(path for path in known if path)}

@@ -24,7 +24,7 @@ from segleak_utils.attacks import (
 from segleak_utils.data import CLASSES, PALETTE
 from segleak_utils.figures import style, widgets
 from segleak_utils.metrics import Interval
-from segleak_utils.studies import beyond, frontier, growth
+from segleak_utils.studies import beyond, exposure, frontier, growth
 
 RNG = np.random.default_rng(0)
 MEMBER = np.arange(60) < 30
@@ -64,7 +64,7 @@ def test_every_attack_and_attacker_has_a_look_of_its_own():
     names |= {contests.BLIND, contests.GLOBAL, contests.LOGISTIC, beyond.PATCHES}
     names |= {contests.patch_attack(r) for r in patchnets.REPRESENTATIONS}
     names |= {peers.DICE, peers.TYPE_1, peers.TYPE_2, peers.LABEL_ONLY, peers.SHAFRAN}
-    names |= {online.ONLINE, online.OFFLINE, online.STRUCTURED}
+    names |= {online.ONLINE, online.OFFLINE, online.STRUCTURED, exposure.LIRA}
     names |= {variances.BAVARIA, ensembles.ENSEMBLE, ensembles.TWO_QUESTIONS, whitebox.WHITE_BOX}
     assert names <= set(style.ATTACKS)
     assert set(style.ATTACKERS) == {frontier.NAIVE, frontier.ADAPTIVE}
@@ -156,6 +156,22 @@ def test_the_rest_has_what_is_left():
     assert looks[:6] == [style.ATTACKS[name] for name in taken]
     assert len({(colour, dash) for colour, _, dash in looks}) == 9
     assert len({(colour, marker) for colour, marker, _ in looks}) == 9
+
+
+def test_what_is_no_attack_has_no_attack_s_colour():
+    # a green triangle is a regression in one figure, so it is no victim in the next
+    names = [f"victim-{k}" for k in range(len(style.PLAIN))]
+    looks = style.looks_of(names, style.PLAIN)
+    assert len({(colour, dash) for colour, _, dash in looks}) == len(names)
+    assert len({(colour, marker) for colour, marker, _ in looks}) == len(names)
+    against = figures.render_against([1, 2], {n: [SOME] * 2 for n in names}, "x").axes[0].lines
+    panels = {"a": {"b": dict.fromkeys(names, SOME)}}
+    grouped = figures.render_grouped(panels, "x", reference=None).axes[0].lines
+    attacks = {look[0] for look in (*style.ATTACKS.values(), *style.ATTACKERS.values())}
+    drawn = {line.get_color() for line in against}
+    drawn |= {line.get_color() for line in grouped if len(line.get_xdata()) == 2}
+    drawn -= {"#dddddd"}
+    assert drawn == {look[0] for look in looks} and drawn.isdisjoint(attacks)
 
 
 def test_void_is_no_surprise_and_no_loss_at_all():

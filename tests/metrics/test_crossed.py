@@ -40,19 +40,35 @@ def test_the_estimate_is_the_mean_of_what_each_victim_has():
     assert str(metrics.mean_auc(one, inside, seed=0, against=one)) == ".00 [.00, .00]"
 
 
+def test_only_some_members_count_and_all_non_members_accuse():
+    rng = np.random.default_rng(3)
+    one, _, inside = drawn(rng, 6, 300)
+    some = rng.random(300) < 0.3
+    rates = []
+    for scores, member in zip(one, inside, strict=True):
+        kept = ~member | some
+        rates.append(metrics.tpr_at_fpr(scores[kept], member[kept], 0.02).value)
+    found = metrics.mean_tpr(one, inside, 0.02, seed=0, of=some)
+    assert found.value == pytest.approx(np.mean(rates))
+    assert (found.n_members, found.n_nonmembers) == ((inside[0] & some).sum(), 150)
+    everyone = metrics.mean_tpr(one, inside, 0.02, seed=0, of=np.ones(300, bool))
+    assert everyone == metrics.mean_tpr(one, inside, 0.02, seed=0)
+
+
 def test_intervals_hold_the_truth_as_often_as_they_say():
-    rng, times = np.random.default_rng(1), 80
+    rng, times, some = np.random.default_rng(1), 80, np.arange(100) < 40
     far = [(x[0], i[0]) for x, _, i in (drawn(rng, 2, 100) for _ in range(2500))]
     truth = (
         np.mean([metrics.auc(x, i).value for x, i in far]),
         np.mean([metrics.tpr_at_fpr(x, i, 0.04).value for x, i in far]),
     )
-    held = np.zeros(2)
+    held = np.zeros(3)
     for seed in range(times):
         one, _, inside = drawn(rng, 8, 100)
         area = metrics.mean_auc(one, inside, seed=seed, n_boot=150)
         rate = metrics.mean_tpr(one, inside, 0.04, seed=seed, n_boot=150)
-        held += [area.contains(truth[0]), rate.contains(truth[1])]
+        part = metrics.mean_tpr(one, inside, 0.04, seed=seed, n_boot=150, of=some)
+        held += [area.contains(truth[0]), rate.contains(truth[1]), part.contains(truth[1])]
     assert (held >= 0.9 * times).all(), held
 
 
@@ -77,6 +93,9 @@ def test_few_victims_that_differ_make_the_interval_wide():
         ({"seed": None}, "seed"),
         ({"fpr": 0.1}, "less than one"),
         ({"fpr": 1.5}, "fpr"),
+        ({"of": np.arange(10)}, "of must be boolean"),
+        ({"of": np.ones(9, bool)}, "of is"),
+        ({"of": np.zeros(10, bool)}, "without members"),
     ],
 )
 def test_what_has_no_mean_is_refused(change, found):

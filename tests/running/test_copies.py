@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from segleak_utils.running.copies import copy_notebooks
+from segleak_utils.running.copies import copy_notebooks, without_news
 
 
 @pytest.fixture
@@ -74,3 +78,18 @@ def test_an_edited_copy_is_never_written_over_and_a_reset_keeps_it(folder, tmp_p
 def test_no_notebooks_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no notebook in"):
         copy_notebooks(tmp_path, tmp_path / "lab")
+
+
+def test_jupyterlab_does_not_ask_for_news(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(tmp_path / "theirs"))
+    variables = without_news(tmp_path / "config")
+    assert variables["JUPYTER_CONFIG_PATH"].split(os.pathsep)[1] == str(tmp_path / "theirs")
+    script = (
+        "from jupyterlab_server.config import get_page_config; "
+        "from jupyter_core.paths import jupyter_config_path; "
+        "print(get_page_config(jupyter_config_path())['disabledExtensions'])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | variables, capture_output=True, text=True
+    )
+    assert "@jupyterlab/apputils-extension:announcements" in ran.stdout, ran.stderr
