@@ -360,15 +360,17 @@ def render_grouped(
     """Intervals in panels side by side: {panel: {line: {series: interval}}}, one look a series."""
     lines = list(next(iter(panels.values())))
     series = list(next(iter(next(iter(panels.values())).values())))
+    looks = looks_of(series, PLAIN)
+    attacks = [look[0] for name, look in zip(series, looks, strict=True) if name in ATTACKS]
+    akin = len({*attacks}) < len(attacks)  # attacks of one colour differ in their dash
     height = (0.16 * len(series) + 0.22) * len(lines) + 1.3
     figure, axes = axes_of(1, len(panels), sharey=True, figsize=(10.5, height))
     for axis, (title, rows) in zip(axes[0], panels.items(), strict=True):
         for row, name in enumerate(lines):
-            for k, (key, (colour, marker, _)) in enumerate(
-                zip(series, looks_of(series, PLAIN), strict=True)
-            ):
+            for k, (key, (colour, marker, dash)) in enumerate(zip(series, looks, strict=True)):
                 interval, y = rows[name][key], row + 0.7 * ((k + 0.5) / len(series) - 0.5)
-                axis.plot([interval.low, interval.high], [y, y], color=colour, lw=2.6)
+                ends, line = [interval.low, interval.high], dash if akin else "-"
+                axis.plot(ends, [y, y], color=colour, lw=2.6, ls=line)
                 label = key if row == 0 else None
                 axis.plot(interval.value, y, marker, color="white", mec=colour, mew=1.8, ms=6.5,
                           label=label)  # fmt: skip

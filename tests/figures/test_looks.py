@@ -21,6 +21,7 @@ from segleak_utils.attacks import (
     variances,
     whitebox,
 )
+from segleak_utils.audit import attacking
 from segleak_utils.data import CLASSES, PALETTE
 from segleak_utils.figures import style, widgets
 from segleak_utils.metrics import Interval
@@ -65,6 +66,7 @@ def test_every_attack_and_attacker_has_a_look_of_its_own():
     names |= {contests.patch_attack(r) for r in patchnets.REPRESENTATIONS}
     names |= {peers.DICE, peers.TYPE_1, peers.TYPE_2, peers.LABEL_ONLY, peers.SHAFRAN}
     names |= {online.ONLINE, online.OFFLINE, online.STRUCTURED, exposure.LIRA}
+    names |= set(attacking.ORDER)
     names |= {variances.BAVARIA, ensembles.ENSEMBLE, ensembles.TWO_QUESTIONS, whitebox.WHITE_BOX}
     assert names <= set(style.ATTACKS)
     assert set(style.ATTACKERS) == {frontier.NAIVE, frontier.ADAPTIVE}
