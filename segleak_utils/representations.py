@@ -139,7 +139,7 @@ def global_loss(
     Raises ValueError for what `check_posterior` refuses, for a loss map that is negative or not
     finite, and for an image without a labelled pixel (it has no loss).
 
-    >>> loss = torch.tensor([1.0, 3.0, 0.0]).view(1, 1, 1, 3)
+    >>> loss = torch.tensor([1.0, 3.0, 9.0]).view(1, 1, 1, 3)
     >>> global_loss(loss, torch.tensor([[[0, 1, 255]]]))  # void does not count
     tensor([2.])
     """

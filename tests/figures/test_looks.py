@@ -176,6 +176,15 @@ def test_what_is_no_attack_has_no_attack_s_colour():
     assert drawn == {look[0] for look in looks} and drawn.isdisjoint(attacks)
 
 
+def test_attacks_of_one_colour_differ_in_their_dash_side_by_side():
+    both = [references.CALIBRATED, online.STRUCTURED]
+    for names, dashes in ((both, {"-", "--"}), ([both[0], contests.GLOBAL], {"-"})):
+        panels = {"a": {"b": dict.fromkeys(names, SOME)}}
+        lines = figures.render_grouped(panels, "x", reference=None).axes[0].lines
+        bars = [line for line in lines if len(line.get_xdata()) == 2]
+        assert {line.get_linestyle() for line in bars} == dashes
+
+
 def test_void_is_no_surprise_and_no_loss_at_all():
     figure = figures.render_examples([example(void=4)], PALETTE)
     loss = next(axis for axis in figure.axes if "loss map" in axis.get_title()).images[0]
