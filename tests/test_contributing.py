@@ -85,9 +85,9 @@ def test_the_first_change_can_be_seen_by_the_command_that_contributing_names(cha
         r'^python3 -m segleak_utils\.run defenses --only "(.+)"$', CONTRIBUTING, re.M
     )
     code = f"""
-from segleak_utils.studies import frontier
-first, second = frontier.named([{name!r}])
-print(first.name, second.release.kind, second in frontier.RELEASES, second.family)
+from segleak_utils.studies import offers
+first, second = offers.named([{name!r}])
+print(first.name, second.release.kind, second in offers.RELEASES, second.family)
 """
     found = run(changed, "-c", code)
     assert found.stdout.strip() == "no defence mixing True cheap releases", found.stderr

@@ -81,7 +81,7 @@ def dispatch(options: argparse.Namespace) -> int:
         return beyond_the_paper(options)
     if options.command in ("weights", "camvid", "defenses"):
         from segleak_utils import studies
-        from segleak_utils.studies import camvid, frontier, weights
+        from segleak_utils.studies import camvid, frontier, offers, weights
 
         try:
             if options.command == "weights":
@@ -92,10 +92,10 @@ def dispatch(options: argparse.Namespace) -> int:
                 camvid.camvid_defenses(options.camvid, preset=options.preset or "full")
             else:
                 plan = studies.Plan(studies.Sizes(n_nonmembers=options.nonmembers))
-                chosen, wanted = frontier.services(), None
+                chosen, wanted = offers.services(), None
                 if options.services:
-                    chosen, wanted = frontier.named(options.services), {}
-                found = frontier.measure(frontier.synthstreets(plan), chosen, wanted=wanted)
+                    chosen, wanted = offers.named(options.services), {}
+                found = frontier.measure(offers.synthstreets(plan), chosen, wanted=wanted)
                 print(frontier.table(found))
         except (ValueError, FileNotFoundError) as error:
             print(f"segleak: {error}", file=sys.stderr)

@@ -4,11 +4,12 @@
 `shelf` holds the weights and `cache` what was computed, `asking` asks. On these stand `standard`
 (the contest of the notebooks), `labelling` (the annotator's mistakes), `beyond` (the contest of all
 attacks; `rows`: its lines as files), `strongest` (forms of the best one), `literature` (those of
-other papers) and `online`; `protected` (trainings with a defence), `frontier` (what each defence
-costs) and `dominance`; `growth`, `risk` and `exposure` (each image's own risk); `epsilon`, `costs`;
-`canaries`, `promises`, `proofs`, `copied` and `canary_audit` (the audit of a private training),
-`faults` (what turns it red), `caught` (which bound sees it) and `tightness`; `camvid`, `paper` and
-`published` on other data; `weights` trains what is shipped.
+other papers) and `online`; `protected` (trainings with a defence), `offers` (what is released, and
+who knows of it), `frontier` (what each defence costs) and `dominance`; `growth`, `risk` and
+`exposure` (each image's own risk); `epsilon`, `costs`; `canaries`, `promises`, `proofs`, `copied`
+and `canary_audit` (the audit of a private training), `faults` (what turns it red), `caught` (which
+bound sees it) and `tightness`; `camvid`, `paper` and `published` on other data; `weights` trains
+what is shipped.
 """
 
 import lazy_loader
@@ -35,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "labelling",
         "literature",
         "networks",
+        "offers",
         "online",
         "patchattacks",
         "paper",

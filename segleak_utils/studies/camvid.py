@@ -15,17 +15,18 @@ from segleak_utils.attacks import AttackRecipe, references
 from segleak_utils.attacks.contests import Contest
 from segleak_utils.data import Scenes, camvid
 from segleak_utils.running import results
-from segleak_utils.studies import beyond, frontier, networks, standard
+from segleak_utils.studies import beyond, frontier, networks, offers, standard
 from segleak_utils.studies.experiment import SETTINGS
-from segleak_utils.studies.frontier import Measured, Scenario, Service
+from segleak_utils.studies.frontier import Measured
 from segleak_utils.studies.networks import Network
+from segleak_utils.studies.offers import Scenario, Service
 from segleak_utils.studies.plan import Plan, Sizes
 from segleak_utils.victims import Recipe
 
 SIZE = (160, 224)  # multiples of 32, as the networks need; CamVid's shape is 3:4
 # What a release can do is shown on real images too; the trained defences stay on SynthStreets.
 SERVICES = tuple(
-    s for s in frontier.RELEASES if s.family in ("no defence", "argmax", "Gaussian noise")
+    s for s in offers.RELEASES if s.family in ("no defence", "argmax", "Gaussian noise")
 )
 
 

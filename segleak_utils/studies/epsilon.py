@@ -16,7 +16,7 @@ from segleak_utils.attacks.contests import GLOBAL, LOGISTIC
 from segleak_utils.attacks.references import CALIBRATED
 from segleak_utils.data import Scenes
 from segleak_utils.metrics import Bound, OneRun, audited, one_run
-from segleak_utils.studies import asking, beyond, experiment, frontier, networks, protected
+from segleak_utils.studies import asking, beyond, experiment, networks, offers, protected
 from segleak_utils.studies.cache import cached
 from segleak_utils.studies.experiment import CITY
 from segleak_utils.studies.networks import Network
@@ -195,7 +195,7 @@ class Row:
 
 
 def of_network(
-    plan: Plan, of: Network, service: frontier.Service, *, tuned: bool, seed: int = 0
+    plan: Plan, of: Network, service: offers.Service, *, tuned: bool, seed: int = 0
 ) -> list[Row]:
     """The rows of one network: global loss, per-class regression and, if tuned, the difference.
 
@@ -204,7 +204,7 @@ def of_network(
     of the promises.
     """
     shown, promised = asking.loss_outputs(plan, of), protected.promise(of)
-    knows = frontier.attackers(frontier.synthstreets(plan), service, ()).regression
+    knows = offers.attackers(offers.synthstreets(plan), service, ()).regression
     scored = {
         GLOBAL: attacks.global_loss_scores(shown),
         LOGISTIC: knows.scores(attacks.class_features(shown)),
@@ -232,10 +232,10 @@ def audit(plan: Plan, variants: Sequence[str] = VARIANTS, *, canaries: bool = Fa
     those of other scenes. Nothing is chosen on the images on which a bound is computed.
     """
     plan = replace(plan, examples=None)
-    scenario, rows = frontier.synthstreets(plan), []
-    services = {service.variant: service for service in frontier.services() if service.variant}
+    scenario, rows = offers.synthstreets(plan), []
+    services = {service.variant: service for service in offers.services() if service.variant}
     for variant in variants:
-        service = services.get(variant, frontier.NOTHING)
+        service = services.get(variant, offers.NOTHING)
         tuned = bool(variant) and protected.TRAININGS[variant].tuned
         rows += of_network(plan, scenario.victim(variant), service, tuned=tuned)
         if canaries and tuned:

@@ -20,7 +20,7 @@ from tqdm.std import tqdm
 from segleak_utils.attacks.contests import LOGISTIC
 from segleak_utils.attacks.patchnets import CALIBRATED_MAP, REPRESENTATIONS, Representation
 from segleak_utils.data.workers import end_with_parent
-from segleak_utils.studies import beyond, experiment, frontier, networks, protected
+from segleak_utils.studies import beyond, experiment, networks, offers, protected
 from segleak_utils.studies.experiment import SETTINGS, Setting, network, network_names, roles
 from segleak_utils.studies.patchattacks import attacker, attacker_name
 from segleak_utils.studies.plan import Plan
@@ -69,13 +69,13 @@ def train_weights(
     for name in missing:
         protected.scenes(plan, *protected.parts(name))[0]()
     _side_by_side(plan, _protected_apart, missing)
-    scenario = frontier.synthstreets(plan)
+    scenario = offers.synthstreets(plan)
     missing = [
         service.name
-        for service in frontier.services()
+        for service in offers.services()
         if any(
             shipped(plan.weights, name) is None
-            for key, name in frontier.attacker_names(scenario, service).items()
+            for key, name in offers.attacker_names(scenario, service).items()
             if key in (*service.representations, LOGISTIC)
         )
     ]
@@ -178,15 +178,15 @@ def _protected_apart(plan: Plan, name: str) -> Plan:
 
 
 def _service_apart(plan: Plan, name: str) -> Plan:
-    service = next(s for s in frontier.services() if s.name == name)
-    scenario = frontier.synthstreets(plan)
+    service = next(s for s in offers.services() if s.name == name)
+    scenario = offers.synthstreets(plan)
     entries = manifest(plan.weights)
     of = {shadow: entries[shadow]["sha256"] for shadow in scenario.shadow_names(service.variant)}
     apart = _apart(plan, service, plan.attack, of)
-    for file in frontier.attacker_names(scenario, service).values():  # those that are there stay
+    for file in offers.attacker_names(scenario, service).values():  # those that are there stay
         if shipped(plan.weights, file) is not None and shipped(apart.weights, file) is None:
             write_manifest(apart.weights, {file: entries[file]})
             source = plan.weights / f"{file}.safetensors"
             replace_file(apart.weights / source.name, partial(shutil.copyfile, source))
-    frontier.train_attackers(replace(scenario, plan=apart), service, service.representations)
+    offers.train_attackers(replace(scenario, plan=apart), service, service.representations)
     return apart

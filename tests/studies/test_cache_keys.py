@@ -33,6 +33,7 @@ from segleak_utils.studies import (
     growth,
     labelling,
     literature,
+    offers,
     protected,
     risk,
     standard,
@@ -185,7 +186,7 @@ def service(
     priced,
 ):
     plan = plan_of(attack=AttackRecipe(patch=patch))
-    offered = frontier.Service("s", "family", release=release, passes=passes)
+    offered = offers.Service("s", "family", release=release, passes=passes)
     both = [SimpleNamespace(hashes={"loss map": sha256}) for sha256 in (naive, adaptive)]
     victim = network(network_, members, nonmembers)
     key = frontier._key(SimpleNamespace(plan=plan), victim, offered, both, n_patches, seed, priced)

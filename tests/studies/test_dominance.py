@@ -12,7 +12,8 @@ from segleak_utils import metrics, victims
 from segleak_utils.attacks.contests import LOGISTIC, Attack, Contest
 from segleak_utils.metrics import Interval
 from segleak_utils.studies import dominance
-from segleak_utils.studies.frontier import ADAPTIVE, NAIVE, Measured, Service
+from segleak_utils.studies.frontier import ADAPTIVE, NAIVE, Measured
+from segleak_utils.studies.offers import Service
 
 RNG = np.random.default_rng(0)
 MEMBER = np.arange(120) < 60

@@ -14,7 +14,7 @@ from segleak_utils.attacks import Outputs, references
 from segleak_utils.attacks.contests import GLOBAL, LOGISTIC
 from segleak_utils.data import Scenes
 from segleak_utils.metrics import Bound, OneRun
-from segleak_utils.studies import Plan, epsilon, frontier, protected
+from segleak_utils.studies import Plan, epsilon, offers, protected
 from segleak_utils.studies.epsilon import Row
 from segleak_utils.victims import Recipe, build_victim
 from segleak_utils.victims.accountant import Privacy
@@ -220,14 +220,14 @@ def test_a_network_has_a_row_for_each_attack(monkeypatch):
         asked_for.append((service.slug, wanted))
         return SimpleNamespace(regression=SimpleNamespace(scores=lambda features: -features[:, 0]))
 
-    monkeypatch.setattr("segleak_utils.studies.frontier.attackers", attackers)
+    monkeypatch.setattr("segleak_utils.studies.offers.attackers", attackers)
     monkeypatch.setattr("segleak_utils.studies.asking.loss_outputs", lambda plan, of: shown)
     monkeypatch.setattr("segleak_utils.studies.protected.public", lambda plan: "public")
     monkeypatch.setattr(
         "segleak_utils.studies.asking.asked",
         lambda plan, reference, of: {"public": unaware}[reference],
     )
-    service = {s.variant: s for s in frontier.services()}["tuned-12"]
+    service = {s.variant: s for s in offers.services()}["tuned-12"]
     plan = Plan(progress=False)
     rows = epsilon.of_network(plan, of, service, tuned=True)
     assert [row.attack for row in rows] == [GLOBAL, LOGISTIC, epsilon.DIFFERENCE]
@@ -244,7 +244,7 @@ def test_a_network_has_a_row_for_each_attack(monkeypatch):
     monkeypatch.setattr(
         "segleak_utils.studies.beyond.best_model", lambda plan, of, shadows: (None, None, best)
     )
-    rows = epsilon.of_network(plan, of, frontier.NOTHING, tuned=False)
+    rows = epsilon.of_network(plan, of, offers.NOTHING, tuned=False)
     assert [row.attack for row in rows] == [GLOBAL, LOGISTIC, references.CALIBRATED]
     assert {(row.promised, row.bound.delta) for row in rows} == {(None, 1e-4)}
 
@@ -258,7 +258,7 @@ def test_the_audit_goes_through_all_variants_and_prints(monkeypatch, capsys):
 
     monkeypatch.setattr("segleak_utils.studies.epsilon.of_network", of_network)
     scenario = SimpleNamespace(victim=lambda variant: f"victim-0 {variant}")
-    monkeypatch.setattr("segleak_utils.studies.frontier.synthstreets", lambda plan: scenario)
+    monkeypatch.setattr("segleak_utils.studies.offers.synthstreets", lambda plan: scenario)
     rows = epsilon.audit(Plan(progress=False))
     assert seen == [
         ("victim-0 ", "", False),

@@ -22,7 +22,7 @@ from segleak_utils.studies import (
     Sizes,
     camvid,
     experiment,
-    frontier,
+    offers,
     protected,
     standard,
     weights,
@@ -182,7 +182,7 @@ def test_a_second_training_trains_only_what_is_missing(copied, no_training, monk
     )
     # test_frontier.py has these
     monkeypatch.setattr("segleak_utils.studies.protected.names", lambda _: [])
-    monkeypatch.setattr("segleak_utils.studies.frontier.services", lambda: ())
+    monkeypatch.setattr("segleak_utils.studies.offers.services", lambda: ())
     train_weights(plan=copied)
     assert asked == [] and "complete after" in capsys.readouterr().out
     (copied.weights / "victim-0.safetensors").unlink()
@@ -337,10 +337,10 @@ def test_every_network_and_attacker_is_shipped(entries):
 
 
 def test_every_defended_network_and_its_attackers_are_shipped(entries):
-    scenario = frontier.synthstreets(Plan())
+    scenario = offers.synthstreets(Plan())
     wanted = {*protected.names(Plan())}
-    for service in frontier.services():
-        names = frontier.attacker_names(scenario, service)
+    for service in offers.services():
+        names = offers.attacker_names(scenario, service)
         wanted |= {names[key] for key in (*service.representations, LOGISTIC)}
     assert wanted <= {path.stem for path in SHIPPED.glob("*.safetensors")} & set(entries)
 

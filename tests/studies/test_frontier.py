@@ -20,12 +20,14 @@ from segleak_utils.studies import (
     Sizes,
     experiment,
     frontier,
+    offers,
     protected,
     shelf,
     standard,
     weights,
 )
-from segleak_utils.studies.frontier import ADAPTIVE, NAIVE, NOTHING, Measured, Scenario, Service
+from segleak_utils.studies.frontier import ADAPTIVE, NAIVE, Measured
+from segleak_utils.studies.offers import NOTHING, Scenario, Service
 from segleak_utils.studies.plan import SHADOW_SEEDS
 from segleak_utils.studies.protected import PUBLIC, Training
 from segleak_utils.studies.shelf import manifest
@@ -78,7 +80,7 @@ def mini(tmp_path_factory):
         patch.setattr(protected, "draw", small)
         patch.setattr(protected, "TRAININGS", SMALL)
         patch.setattr(protected, "SCRATCH_TIMES", 2)
-        scenario = frontier.synthstreets(plan)
+        scenario = offers.synthstreets(plan)
         found = frontier.measure(scenario, CHOSEN, wanted=EACH, n_priced=20)
         yield Mini(scenario, {of.service.name: of for of in found})
 
@@ -93,7 +95,7 @@ def no_pass(monkeypatch) -> None:
 # ---- services ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("service", frontier.RELEASES, ids=lambda s: s.name)
+@pytest.mark.parametrize("service", offers.RELEASES, ids=lambda s: s.name)
 def test_what_a_service_releases_is_a_distribution(service):
     """The law that every release has to keep; a new one in RELEASES is tested at once."""
     rng = torch.Generator().manual_seed(0)
@@ -108,12 +110,12 @@ def test_what_a_service_releases_is_a_distribution(service):
 
 
 def test_services_are_chosen_by_name_beside_no_defence():
-    found = frontier.named(["top 3", "argmax", "top 3"])
+    found = offers.named(["top 3", "argmax", "top 3"])
     assert [service.name for service in found] == ["no defence", "top 3", "argmax"]
-    names = [service.name for service in frontier.services()]
+    names = [service.name for service in offers.services()]
     assert len(set(names)) == len(names)
     with pytest.raises(ValueError, match="no service 'top 4'; there are: no defence, argmax"):
-        frontier.named(["top 4"])
+        offers.named(["top 4"])
 
 
 @pytest.mark.slow
@@ -192,7 +194,7 @@ def test_another_seed_draws_other_noise(mini):
 @pytest.mark.slow
 def test_naive_and_adaptive_learn_from_different_answers(mini):
     naive, adaptive = (
-        frontier.attackers(mini.scenario, service, WANTED) for service in (NOTHING, NOISE)
+        offers.attackers(mini.scenario, service, WANTED) for service in (NOTHING, NOISE)
     )
     assert not set(naive.hashes.values()) & set(adaptive.hashes.values())
     assert not torch.equal(naive.regression.weight, adaptive.regression.weight)
@@ -222,26 +224,26 @@ def test_rows_say_who_attacked_and_what_it_costs(mini):
 def test_attackers_of_other_shadows_are_refused(mini, tmp_path):
     spoilt = _copy(mini, tmp_path)
     entries = manifest(spoilt.plan.weights)
-    name = frontier.attacker_names(spoilt, NOISE)[LOGISTIC]
+    name = offers.attacker_names(spoilt, NOISE)[LOGISTIC]
     entries[name]["shadows"] = {"shadow-dependent-0": "0" * 64}
     shelf.write_manifest(spoilt.plan.weights, entries)
     with pytest.raises(ValueError, match=f"{name} was trained on other shadows"):
-        frontier.attackers(spoilt, NOISE, WANTED)
+        offers.attackers(spoilt, NOISE, WANTED)
 
 
 @pytest.mark.slow
 def test_the_regression_survives_being_stored(mini):
-    of = frontier.attackers(mini.scenario, NOISE, WANTED).regression
+    of = offers.attackers(mini.scenario, NOISE, WANTED).regression
     assert isinstance(of, LinearAttack) and of.scale.dtype == torch.float64
-    name = frontier.attacker_names(mini.scenario, NOISE)[LOGISTIC]
+    name = offers.attacker_names(mini.scenario, NOISE)[LOGISTIC]
     entry = manifest(mini.plan.weights)[name]
     assert entry["kind"] == "regression" and set(entry["thresholds"]) == {LOGISTIC, GLOBAL}
 
 
 def test_the_default_services_have_names_and_files_of_their_own():
-    found = frontier.services()
-    scenario = frontier.synthstreets(Plan())
-    files = [f for s in found for f in frontier.attacker_names(scenario, s).values()]
+    found = offers.services()
+    scenario = offers.synthstreets(Plan())
+    files = [f for s in found for f in offers.attacker_names(scenario, s).values()]
     assert len(set(files)) == len(files) and len({s.name for s in found}) == len(found)
     assert all(" " not in file and "," not in file for file in files)
 
@@ -311,7 +313,7 @@ def _copy(mini: Mini, tmp_path) -> Scenario:
     folder.mkdir()
     for path in mini.plan.weights.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
-    return frontier.synthstreets(replace(mini.plan, weights=folder))
+    return offers.synthstreets(replace(mini.plan, weights=folder))
 
 
 @pytest.mark.slow
@@ -340,7 +342,7 @@ def test_a_worker_trains_a_private_network_and_the_attackers_of_a_service(mini, 
         again.state_dict().items(), first.state_dict().values(), strict=True
     ):
         assert torch.equal(ours, theirs), key
-    files = frontier.attacker_names(scenario, ARGMAX)
+    files = offers.attacker_names(scenario, ARGMAX)
     kept = manifest(plan.weights)[files["loss map"]]
     (plan.weights / f"{files[LOGISTIC]}.safetensors").unlink()
     weights._adopt(plan, weights._service_apart(plan, "argmax"))

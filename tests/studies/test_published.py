@@ -23,7 +23,7 @@ from segleak_utils.data import CLASSES
 from segleak_utils.data.examples import read, values
 from segleak_utils.defenses import Release
 from segleak_utils.running import execution, parameters, results
-from segleak_utils.studies import asking, experiment, frontier, networks, published, standard
+from segleak_utils.studies import asking, experiment, networks, offers, published, standard
 from segleak_utils.studies.plan import ROOT
 from segleak_utils.studies.published import published_scores
 from segleak_utils.victims import Recorded
@@ -364,12 +364,12 @@ def test_nothing_is_called_dependent_on_drawn_shadows(plan):
 
 
 def test_the_worlds_are_two_only_with_examples(plan):
-    here, home = frontier.worlds(plan)
+    here, home = offers.worlds(plan)
     assert here.victim("").name == "examples-sgd"
-    assert here.victim(frontier.PUBLISHED.variant).name == "examples-dpsgd"
+    assert here.victim(offers.PUBLISHED.variant).name == "examples-dpsgd"
     assert here.shadow_names("") == home.shadow_names("")
     assert home.plan.examples is None
-    here, home = frontier.worlds(studies.Plan())
+    here, home = offers.worlds(studies.Plan())
     assert here is home
 
 
