@@ -172,10 +172,11 @@ class _Watcher:
         features = attacks.class_features(shown)
         for who, of in self.attackers.items():
             self.keep(f"{who} {LOGISTIC}", of.regression.scores(features))
+        seen = {r for _, r in self.patches}
+        maps = {r: attacks.represent(released, masks, r) for r in seen}
         for (who, r), generator in self.patches.items():
-            maps = attacks.represent(released, masks, r)
             net = self.attackers[who].nets[r]
-            patches = attacks.patch_scores(net, maps, self.n_patches, self.patch, generator)
+            patches = attacks.patch_scores(net, maps[r], self.n_patches, self.patch, generator)
             self.keep(f"{who} {r}", patches.numpy())
         if priced:
             self.price(released[:priced], masks[:priced])
