@@ -23,9 +23,8 @@ import nbformat
 import papermill
 import psutil
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
-from papermill.engines import NBClientEngine, papermill_engines
 
-from segleak_utils.running import pages, parameters, results
+from segleak_utils.running import engine, pages, parameters, results
 from segleak_utils.whole import alone, sweep, write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -200,24 +199,6 @@ def _failure(name: str, notebook: Path, error: Exception) -> str:
     return f"{name} failed {where}: {type(error).__name__}: {error}"
 
 
-class _SavedOnce(NBClientEngine):
-    """Saves a notebook when it has ended, well or not; papermill's own does twice a cell.
-
-    With the pictures of sliders in it that takes a second of a core for every thirty cells.
-    """
-
-    @classmethod
-    def execute_managed_notebook(cls, nb_man, *args: object, **kwargs: object) -> object:
-        path, nb_man.output_path = nb_man.output_path, None
-        try:
-            return super().execute_managed_notebook(nb_man, *args, **kwargs)
-        finally:
-            nb_man.output_path = path
-
-
-papermill_engines.register(_SavedOnce.__name__, _SavedOnce)
-
-
 def run_notebook(
     path: Path,
     build: Path,
@@ -247,7 +228,7 @@ def run_notebook(
             path,
             partial,
             parameters=dict(values),
-            engine_name=_SavedOnce.__name__,
+            engine_name=engine.NAME,
             kernel_name="python3",
             language="python",
             # its own folder: papermill's `cwd` would move all notebooks that run beside it
