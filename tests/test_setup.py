@@ -100,7 +100,7 @@ EXTRAS = {
 def test_a_room_imports_no_more_than_its_extras_bring():
     """A package that is merely dragged in may vanish."""
     modules = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}
-    modules |= {"segmentation_models_pytorch": "segmentation-models-pytorch"}
+    modules |= {"segmentation_models_pytorch": "segmentation-models-pytorch", "zmq": "pyzmq"}
     for path in (ROOT / "segleak_utils").rglob("*.py"):
         room = path.relative_to(ROOT / "segleak_utils").parts[0].removesuffix(".py")
         parts = {"core"} | EXTRAS.get(room, set())
