@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
-import papermill.engines
 import sweep
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
-from segleak_utils.running import exercises
+from segleak_utils.running import engine, exercises
 
 SOLUTION = re.compile(r"<details>.*?```python\n(.*?)```", re.DOTALL)
 
@@ -42,7 +41,7 @@ def kernels(folder: Path) -> Iterator[None]:
     The executed notebook itself, and the state of its widgets, stay as its last cell left them.
     """
 
-    class Client(papermill.engines.PapermillNotebookClient):
+    class Client(engine.Client):
         def papermill_execute_cells(self) -> None:
             super().papermill_execute_cells()
             executed = self.nb
@@ -62,9 +61,9 @@ def kernels(folder: Path) -> Iterator[None]:
             name = executed.metadata.papermill["input_path"]
             nbformat.write(tried, folder / Path(name).name)
 
-    before = papermill.engines.PapermillNotebookClient
-    papermill.engines.PapermillNotebookClient = Client
+    before = engine.Client
+    engine.Client = Client
     try:
         yield
     finally:
-        papermill.engines.PapermillNotebookClient = before
+        engine.Client = before

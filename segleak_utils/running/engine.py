@@ -24,7 +24,9 @@ class _Output(OutputWidget):
         self.kernel_client.shell_channel.socket.get(EVENTS)
 
 
-class _Client(PapermillNotebookClient):
+class Client(PapermillNotebookClient):
+    """Papermill's, with an `Output` that does not hide an answer."""
+
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.widget_registry = {"@jupyter-widgets/output": {"OutputModel": _Output}}
@@ -51,7 +53,7 @@ class Engine(NBClientEngine):
         limits = {"startup_timeout": start_timeout, "timeout": execution_timeout}
         how = {"kernel_name": kernel_name, "resources": resources, "log": logger}
         try:
-            _Client(nb_man, **limits, **how).execute()
+            Client(nb_man, **limits, **how).execute()
         finally:
             nb_man.output_path = path
 
