@@ -62,31 +62,29 @@ class PatchNet(nn.Module):
         )
         self.head = nn.Linear(3 * width, 2)
 
-    def features(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+    def features(self, maps: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What `see` sees, in parts, and the label [N,C,H,W], of no class without one."""
         if self.representation == "concatenation":
             posterior, label = maps.split(self.n_classes, 1)
             true = (posterior * label).sum(1, keepdim=True)
             loss = -true.clamp_min(1e-8).log() * label.amax(1, keepdim=True)
-            seen = [posterior]
-        elif self.representation == CALIBRATED_MAP:
+            return [posterior, *_transforms(loss)], label
+        if self.representation == CALIBRATED_MAP:
             loss, calibrated, label = maps.split([1, 1, self.n_classes], 1)
             theirs = (loss - calibrated).relu()
-            seen = [
-                calibrated / 2,
-                loss.log1p() - theirs.log1p(),
-                (calibrated.abs() - 2).relu() / 4,
-            ]
-        else:
-            loss, label = maps[:, :1], maps[:, 1:]
-            seen = []
-        seen += [loss / 2, loss.log1p(), (loss - 2).relu() / 4]
-        gate = torch.cat([label, torch.ones_like(loss)], 1)
-        return torch.cat(seen, 1), gate
+            both = _log1p(loss) - _log1p(theirs)
+            seen = [calibrated / 2, both, (calibrated.abs() - 2).relu() / 4]
+            return [*seen, *_transforms(loss)], label
+        return _transforms(maps[:, :1]), maps[:, 1:]
 
     def local(self, maps: Tensor) -> Tensor:
         """What is seen in each pixel alone: [N,K,H,W] → [N,width,H,W]."""
-        seen, gate = self.features(maps)
-        return _each_pixel(self.see, seen) * _each_pixel(self.gate, gate)
+        seen, label = self.features(maps)
+        gate = self.gate.weight.flatten(1)
+        # the last weight is that of a channel of ones: a bias, without making the channel
+        always = gate[:, -1] + self.gate.bias
+        looked = _each_pixel(torch.cat(seen, 1), self.see.weight.flatten(1), self.see.bias)
+        return looked * _each_pixel(label, gate[:, :-1], always)
 
     def forward(self, maps: Tensor) -> Tensor:
         return self.judge(self.local(maps))
@@ -98,11 +96,18 @@ class PatchNet(nn.Module):
         return self.head(pooled)
 
 
-def _each_pixel(conv: nn.Conv2d, maps: Tensor) -> Tensor:
+def _transforms(loss: Tensor) -> list[Tensor]:
+    return [loss / 2, _log1p(loss), (loss - 2).relu() / 4]
+
+
+def _log1p(loss: Tensor) -> Tensor:
+    """log(1 + loss) to 1e-7; torch.log1p takes ten times as long on a CPU."""
+    return (1 + loss).log()
+
+
+def _each_pixel(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A convolution of 1x1: channels last whatever the maps are, without turning them first."""
-    if maps.is_contiguous(memory_format=torch.channels_last):
-        return conv(maps)
-    rows = F.linear(maps.flatten(2).transpose(1, 2), conv.weight.flatten(1), conv.bias)
+    rows = F.linear(maps.flatten(2).transpose(1, 2), weight, bias)
     return rows.unflatten(1, maps.shape[2:]).permute(0, 3, 1, 2)
 
 
