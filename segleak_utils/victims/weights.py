@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -142,12 +144,18 @@ def load_victim(path: Path, expected: str | None = None) -> tuple[nn.Module, dic
     state, meta = read_weights(path, expected)
     if "recipe" not in meta:
         raise ValueError(f"{path} holds no victim: its header has no 'recipe'")
-    model = build_victim(_recipe(path, meta["recipe"]))
+    model = deepcopy(_untrained(_recipe(path, meta["recipe"])))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit its own recipe: {error}") from error
     return model.eval().to(best_device(), memory_format=torch.channels_last), meta
+
+
+@lru_cache(maxsize=4)
+def _untrained(recipe: Recipe) -> nn.Module:
+    """To be copied: drawing weights at random takes longer than to read those of a file."""
+    return build_victim(recipe)
 
 
 def _recipe(path: Path, found: object) -> Recipe:
