@@ -160,23 +160,16 @@ def answers_of(
     On the way the loss maps are kept for `loss_outputs`, if they are not yet there.
     """
     for scenes in (of.members, of.nonmembers):
-        yield from answers_on(plan, of, scenes, progress=progress)
-
-
-def answers_on(
-    plan: Plan, of: Network, scenes: Scenes, *, progress: str | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """`answers_of` on some of its scenes."""
-    key, parts = _loss_key(of, scenes), []
-    there = entry(plan.build, "loss maps", key).is_file()
-    for logits, masks in logit_batches(of.model, scenes, progress=progress):
-        if not there:
-            loss = representations.loss_map_of_logits(logits, masks.to(logits.device))
-            parts.append((loss.half().cpu(), masks.byte()))
-        yield logits.softmax(1).cpu(), masks
-    if parts:
-        loss, labels = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
-        keep(plan.build, "loss maps", key, {"loss": loss, "masks": labels})
+        key, parts = _loss_key(of, scenes), []
+        there = entry(plan.build, "loss maps", key).is_file()
+        for logits, masks in logit_batches(of.model, scenes, progress=progress):
+            if not there:
+                loss = representations.loss_map_of_logits(logits, masks.to(logits.device))
+                parts.append((loss.half().cpu(), masks.byte()))
+            yield logits.softmax(1).cpu(), masks
+        if parts:
+            loss, labels = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+            keep(plan.build, "loss maps", key, {"loss": loss, "masks": labels})
 
 
 @dataclass(frozen=True)

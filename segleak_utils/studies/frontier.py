@@ -129,17 +129,11 @@ def _numbers(scenario, victim, both, n_patches, seed, n_priced) -> dict[Service,
             missing.append(service)
     if missing:
         watchers = [_Watcher(plan, s, both[s], n_patches, seed) for s in missing]
-        of = offered(missing[0], victim, seed)
-        random = of is not victim  # its loss maps are those of one draw, and nobody asks for them
+        model = offered(missing[0], victim, seed).model
         for kind, scenes in enumerate((victim.members, victim.nonmembers)):
             priced = n_priced if kind else 0
             told = f"{victim.name}, {len(missing)} releases" if plan.progress else None
-            said = (
-                victims.posterior_batches(of.model, scenes, progress=told)
-                if random
-                else asking.answers_on(plan, of, scenes, progress=told)
-            )
-            for posterior, masks in said:
+            for posterior, masks in victims.posterior_batches(model, scenes, progress=told):
                 representations.check_posterior(posterior, masks)
                 for watcher in watchers:
                     watcher.look(posterior, masks, priced)
