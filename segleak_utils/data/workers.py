@@ -53,14 +53,20 @@ def lean_children() -> Iterator[None]:
                 os.environ[name] = value
 
 
+def _cores() -> int:
+    share = os.environ.get("OMP_NUM_THREADS", "")
+    return int(share) if share.isdecimal() and int(share) else os.cpu_count() or 1
+
+
 def in_processes(
     work: Callable[[Job], Made], jobs: Sequence[Job], workers: int | None, *, chunksize: int = 1
 ) -> Iterator[Made]:
     """What `work`, which must be picklable, makes of the jobs, in order; None: a worker a core.
 
-    With one worker all is done here. Closing the iterator cancels what has not begun, and waits.
+    Where OMP_NUM_THREADS says how many cores are this process's share, so many. With one worker
+    all is done here. Closing the iterator cancels what has not begun, and waits.
     """
-    workers = min(workers or os.cpu_count() or 1, MOST, len(jobs))
+    workers = min(workers or _cores(), MOST, len(jobs))
     if workers <= 1:
         yield from map(work, jobs)
         return

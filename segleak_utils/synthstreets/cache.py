@@ -25,7 +25,7 @@ from segleak_utils.whole import alone, sweep
 Drawn = tuple[np.ndarray, np.ndarray]
 Key = TypeVar("Key")
 FILES = ("images.npy", "masks.npy")
-FEW = 200  # fewer are drawn here: two processes take a second to start, a scene 8 ms
+FEW = 500  # fewer are drawn here: two processes take 2 s of a core to start, a scene 8 ms
 
 
 def drawn_once(

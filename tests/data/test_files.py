@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from segleak_utils import data
-from segleak_utils.data import examples, imagefiles, keep_freed_memory, labels
+from segleak_utils.data import examples, imagefiles, keep_freed_memory, labels, workers
 from segleak_utils.data.workers import THREADS, end_with_parent, in_processes, lean_children
 from segleak_utils.whole import replace_file, sha256
 
@@ -106,6 +106,22 @@ def test_jobs_are_done_in_order_by_processes_of_their_own(workers):
     assert workers == 1 or {threads for _, _, threads in made} == {"1"}
     with closing(in_processes(_done_by, jobs, workers)) as begun:
         assert next(begun)[0] == 0
+
+
+@pytest.mark.parametrize(("share", "processes"), [("1", 1), ("2", 2), ("", 3), ("many", 3)])
+def test_a_process_that_has_its_share_of_the_cores_starts_no_more_workers(
+    share, processes, monkeypatch
+):
+    # beside another notebook a second worker has no core, and takes a second of one to start
+    monkeypatch.setenv("OMP_NUM_THREADS", share)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    asked = []
+    monkeypatch.setattr(
+        workers, "ProcessPoolExecutor", lambda n, *_, **__: asked.append(n) or 1 / 0
+    )
+    with suppress(ZeroDivisionError):
+        assert len(list(in_processes(_done_by, range(4), None))) == 4
+    assert asked == [processes] * (processes > 1)
 
 
 def _done_by(job: int) -> tuple[int, int, str | None]:
