@@ -158,14 +158,27 @@ def _without_batchnorm(net: nn.Module) -> nn.Module:
     return net
 
 
+class _Dropping:
+    """Hooks, so that the weights keep their names.
+
+    No closures: a copy of the network would call those of the first one, and drop as that does.
+    """
+
+    def __init__(self, dropout: nn.Module) -> None:
+        self.dropout = dropout
+
+    def before_decoder(self, _: nn.Module, args: tuple) -> tuple:
+        return ([f if f.shape[1] <= 3 else self.dropout(f) for f in args[0]], *args[1:])
+
+    def before_head(self, _: nn.Module, args: tuple) -> tuple:
+        return (self.dropout(args[0]),)
+
+
 def _insert_dropout(net: nn.Module, share: float) -> None:
-    net.dropout = nn.Dropout2d(share)  # by hooks: the weights keep their names
-
-    def before_decoder(_: nn.Module, args: tuple) -> tuple:
-        return ([f if f.shape[1] <= 3 else net.dropout(f) for f in args[0]], *args[1:])
-
-    net.decoder.register_forward_pre_hook(before_decoder)
-    net.segmentation_head.register_forward_pre_hook(lambda _, args: (net.dropout(args[0]),))
+    net.dropout = nn.Dropout2d(share)
+    hooks = _Dropping(net.dropout)
+    net.decoder.register_forward_pre_hook(hooks.before_decoder)
+    net.segmentation_head.register_forward_pre_hook(hooks.before_head)
 
 
 def fingerprint(model: nn.Module) -> str:

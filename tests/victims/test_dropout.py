@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from segleak_utils.representations import check_posterior
-from segleak_utils.victims import Recipe, build_victim, mc_dropout, posteriors
+from segleak_utils.victims import (
+    Recipe,
+    build_victim,
+    load_victim,
+    mc_dropout,
+    posteriors,
+    save_weights,
+)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -146,3 +155,27 @@ def test_a_victim_with_dropout_can_be_asked():
     one, two = ask(images), ask(images)
     check_posterior(one.exp())
     assert not torch.equal(one, two)
+
+
+def test_a_copy_drops_by_its_own_layer(tmp_path):
+    # a hook that is a closure would call the first network's layer, in the mode which that is in
+    recipe = Recipe(decoder_channels=8, n_classes=3, dropout=0.5)
+    net, images = build_victim(recipe, seed=1).eval(), torch.rand(1, 3, 32, 64, generator=seeded())
+    quiet = copy.deepcopy(net)
+    net.net.dropout.train()
+    with torch.no_grad():
+        assert not torch.equal(net(images), net(images))
+        assert torch.equal(quiet(images), quiet(images))
+    path = tmp_path / "net.safetensors"
+    digest = save_weights(quiet, path, {"recipe": recipe.model_dump()}, torch.float32)
+    one, two = (load_victim(path, digest)[0] for _ in range(2))
+    ask = mc_dropout(one, 1, seed=0)
+    assert not torch.equal(ask(images), ask(images))
+    for loaded in (one, two):
+        assert torch.allclose(posteriors(loaded, images), posteriors(quiet, images), atol=1e-6)
+    with torch.no_grad():
+        one.net.dropout.train()
+        assert not torch.equal(one(images), one(images)) and torch.equal(two(images), two(images))
+    next(two.parameters()).data += 1
+    third = load_victim(path, digest)[0]
+    assert torch.allclose(posteriors(third, images), posteriors(quiet, images), atol=1e-6)
