@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from toy_outputs import net_of, seeded
 
 from segleak_utils.attacks import patch_scores
 from segleak_utils.attacks.patchnets import (
+    CALIBRATED_MAP,
     REPRESENTATIONS,
+    PatchNet,
     deep_stem_resnet50,
     load_public_attacker,
 )
+from segleak_utils.representations import one_hot
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 9), (31, 17), (90, 90)])
@@ -19,6 +23,36 @@ from segleak_utils.attacks.patchnets import (
 def test_the_patch_net_takes_patches_of_any_size(representation, size):
     net = net_of(representation)
     assert net(torch.rand(2, net.channels, *size)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("representation", [*REPRESENTATIONS, CALIBRATED_MAP])
+def test_a_patch_net_is_what_its_formula_says(representation, grad):
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.randint(0, 4, (2, 22, 26), generator=generator)
+    label = one_hot(torch.where(mask == 3, 255, mask), 3)  # some void
+    loss = 4 * torch.rand(2, 1, 22, 26, generator=generator) * label.sum(1, keepdim=True)
+    more, maps = [], [loss, label]
+    if representation == CALIBRATED_MAP:
+        other = 6 * torch.rand(loss.shape, generator=generator) - 3
+        theirs = (loss - other).relu()
+        more = [other / 2, loss.log1p() - theirs.log1p(), (other.abs() - 2).relu() / 4]
+        maps = [loss, other, label]
+    elif representation == "concatenation":
+        more = [torch.rand(2, 3, 22, 26, generator=generator).softmax(1)]
+        maps = [*more, label]
+        true = (more[0] * label).sum(1, keepdim=True)
+        loss = -torch.where(true > 0, true, 1).log()
+    elif representation == "loss map":
+        label, maps = label[:, :0], [loss]
+    torch.manual_seed(1)
+    net = PatchNet(representation, 3, width=8).eval()
+    seen = torch.cat([*more, loss / 2, loss.log1p(), (loss - 2).relu() / 4], 1)
+    local = net.see(seen) * net.gate(torch.cat([label, torch.ones_like(loss)], 1))
+    deep = net.body[1:](F.avg_pool2d(local, 2))
+    expected = net.head(torch.cat([local.mean((2, 3)), deep.mean((2, 3))], 1))
+    with torch.set_grad_enabled(grad):
+        assert torch.allclose(net(torch.cat(maps, 1)), expected, atol=1e-5)
 
 
 # ---- the public layout ---------------------------------------------------------------------------
