@@ -63,7 +63,7 @@ class PatchNet(nn.Module):
         self.head = nn.Linear(3 * width, 2)
 
     def features(self, maps: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The channels that `see` takes, in parts, and the one-hot label [N,C,H,W]; loss map: C is 0."""
+        """The channels that `see` takes, in parts, and the label [N,C,H,W]; loss map: C is 0."""
         if self.representation == "concatenation":
             posterior, label = maps.split(self.n_classes, 1)
             true = (posterior * label).sum(1, keepdim=True)
